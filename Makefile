@@ -1,0 +1,38 @@
+# Every target works as the first command after a clone: it makes .venv if there is none.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+JOBS ?= 2
+
+.PHONY: help install run test check format bench soak clean
+.DEFAULT_GOAL := help
+
+help:  ## show what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	touch $(STAMP)
+
+install: $(STAMP)  ## make .venv and install Aegis with all it needs
+
+run: $(STAMP)  ## chronos, aegis and the exporter in the foreground (Ctrl-C ends all three)
+	$(BIN)/honcho start
+
+test: $(STAMP)  ## run every test this machine has the programs for
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+check: $(STAMP)  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite the sources as ruff formats them
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove .venv and everything built
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache data
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

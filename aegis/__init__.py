@@ -1,0 +1,1 @@
+"""What every process of Aegis agrees on: configuration, limits, lifecycle, messages, metrics."""

@@ -1,0 +1,197 @@
+"""What a configuration is: frozen structs, one field per TOML key, each with its range and meaning.
+
+This is the one place that knows the keys. The reader (config_table.py), the JSON Schema and the
+tables of docs/configuration.md (config_schema.py) are driven by what is written here, so a new key
+is a new field here and a line in ops/aegis.toml. A `Config` that came out of `load_config`
+(config_file.py) is valid; one built by hand is checked by nobody.
+
+The controller sends a `Config` to its workers as msgpack; `config_digest` tells two of them apart.
+"""
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from aegis import limits
+from aegis.addresses import (
+    ADDRESS_FORMS,
+    SERVER_FORMS,
+    TCP_FORMS,
+    parse_address,
+    parse_server_address,
+    parse_tcp_address,
+)
+from aegis.framers import POOLINGS
+
+# `$` alone would let a trailing newline through.
+_NAME_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{limits.MAX_NAME_CHARS - 1}}}$(?!\n)"
+_NAME_ALLOWED = (
+    f"1 to {limits.MAX_NAME_CHARS} of the characters A-Z a-z 0-9 _ . -, "
+    "the first a letter or a digit"
+)
+
+# In `extra`, `allowed` tells a user what no range or list of words says, and `parse` raises
+# ValueError for a string that is not it.
+Name = Annotated[str, Meta(pattern=_NAME_PATTERN, extra={"allowed": _NAME_ALLOWED})]
+TcpAddress = Annotated[str, Meta(extra={"allowed": TCP_FORMS, "parse": parse_tcp_address})]
+BindAddress = Annotated[str, Meta(extra={"allowed": ADDRESS_FORMS, "parse": parse_address})]
+ServerAddress = Annotated[str, Meta(extra={"allowed": SERVER_FORMS, "parse": parse_server_address})]
+Protocol = Annotated[str, Meta(extra_json_schema={"enum": sorted(POOLINGS)})]
+Pooling = Annotated[
+    str, Meta(extra_json_schema={"enum": sorted({p for ps in POOLINGS.values() for p in ps})})
+]
+Timeout = Annotated[float, Meta(ge=0, le=limits.MAX_TIMEOUT_S)]
+PositiveTimeout = Annotated[float, Meta(gt=0, le=limits.MAX_TIMEOUT_S)]
+Keepalive = Annotated[int, Meta(ge=0, le=limits.MAX_KEEPALIVE_S)]
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the exporter answers."""
+
+    bind: Annotated[
+        TcpAddress, Meta(description="TCP address of the exporter: `/metrics` and the HUD at `/`.")
+    ] = "127.0.0.1:8082"
+
+
+class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An address that accepts clients, and how these meet the servers of a backend."""
+
+    name: Annotated[Name, Meta(description="Unique among listeners; a label of its metrics.")]
+    bind: Annotated[BindAddress, Meta(description="Address that accepts clients.")]
+    backend: Annotated[str, Meta(description="Name of the backend that serves the clients.")]
+    protocol: Annotated[
+        Protocol, Meta(description="What the clients speak; `raw` is any protocol, unread.")
+    ] = "raw"
+    pooling: Annotated[
+        Pooling,
+        Meta(
+            description="How clients share connections to servers; `off` gives each client its own."
+        ),
+    ] = "off"
+    backlog: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=limits.MAX_BACKLOG,
+            description="Connections the kernel queues for each worker until it accepts them; "
+            "`net.core.somaxconn` caps it.",
+        ),
+    ] = 4096
+    idle_timeout_s: Annotated[
+        Timeout,
+        Meta(
+            description="A session in which no byte moved either way for so long ends; 0 = never."
+        ),
+    ] = 3600.0
+    client_fin_timeout_s: Annotated[
+        Timeout,
+        Meta(
+            description="Once the server has closed its half, a client may stay silent so long; "
+            "0 = for ever."
+        ),
+    ] = 30.0
+    keepalive_s: Annotated[
+        Keepalive,
+        Meta(description="Silence before TCP keepalive probes a client (`TCP_KEEPIDLE`); 0 = off."),
+    ] = 60
+
+
+class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A named group of servers that hold the same data."""
+
+    name: Annotated[Name, Meta(description="Unique among backends; what listeners refer to.")]
+    servers: Annotated[
+        tuple[ServerAddress, ...],
+        Meta(min_length=1, description="Addresses of the servers, each once."),
+    ]
+    balance: Annotated[
+        Literal["round_robin", "least_conn"],
+        Meta(
+            description="Which server a new session gets: the next in turn, or the one with the "
+            "fewest sessions of this worker."
+        ),
+    ] = "round_robin"
+    connect_timeout_s: Annotated[
+        PositiveTimeout, Meta(description="How long one attempt to connect to a server may take.")
+    ] = 5.0
+    connect_attempts: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=limits.CONNECT_ATTEMPTS,
+            description="Attempts in all, over the servers, before the client is closed.",
+        ),
+    ] = 3
+    server_fin_timeout_s: Annotated[
+        Timeout,
+        Meta(
+            description="Once the client has closed its half, a server may stay silent so long; "
+            "0 = for ever."
+        ),
+    ] = 300.0
+    keepalive_s: Annotated[
+        Keepalive,
+        Meta(description="Silence before TCP keepalive probes a server (`TCP_KEEPIDLE`); 0 = off."),
+    ] = 60
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One whole proxy: its workers, where it listens and what stands behind it."""
+
+    workers: Annotated[
+        Annotated[int, Meta(ge=1, le=limits.MAX_WORKERS)] | Literal["auto"],
+        Meta(description='Worker processes; "auto" = one per core this process may use.'),
+    ] = "auto"
+    drain_timeout_s: Annotated[
+        Timeout,
+        Meta(description="How long `drain` and `stop` let sessions finish; 0 = cut at once."),
+    ] = 30.0
+    slab_bytes: Annotated[
+        int,
+        Meta(
+            ge=limits.MIN_SLAB_BYTES,
+            le=limits.MAX_SLAB_BYTES,
+            description="Size of one buffer; the most that is read at once.",
+        ),
+    ] = 65_536
+    slabs: Annotated[
+        int,
+        Meta(
+            ge=limits.MIN_SLABS,
+            le=limits.MAX_SLABS,
+            description="Buffers of each worker, allocated once; with none free, reading waits.",
+        ),
+    ] = 256
+    metrics: Annotated[Metrics, Meta(description="The exporter.")] = Metrics()
+    listeners: Annotated[
+        tuple[Listener, ...], Meta(min_length=1, description="Where clients connect.")
+    ] = msgspec.field(name="listener")
+    backends: Annotated[
+        tuple[Backend, ...], Meta(min_length=1, description="What serves them.")
+    ] = msgspec.field(name="backend")
+
+
+def unix_paths(config: Config) -> tuple[str, ...]:
+    """Return the socket files of the unix listeners."""
+    binds = (listener.bind for listener in config.listeners)
+    return tuple(bind.removeprefix("unix:") for bind in binds if bind.startswith("unix:"))
+
+
+def config_digest(config: Config) -> str:
+    """Return 16 hex digits that equal configurations share and others do not."""
+    encoded = msgspec.json.encode(_canonical(msgspec.to_builtins(config)), order="deterministic")
+    return hashlib.blake2b(encoded, digest_size=8).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    # 30, 30.0 and 0.0, -0.0 are equal numbers of different texts.
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {key: _canonical(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_canonical(item) for item in value]
+    return value

@@ -1,0 +1,134 @@
+"""The rules that tie fields of a configuration together, checked on what is valid of it.
+
+Each rule skips what it cannot judge: a table that lacks a field has had its own line already.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from aegis.addresses import Address, parse_address
+from aegis.config_problems import Problems, one_of, show_value, suggestion
+from aegis.config_table import Table
+from aegis.framers import POOLINGS
+from aegis.limits import MAX_SLAB_MEMORY_BYTES
+
+
+def check_rules(config: Table, problems: Problems) -> None:
+    """Note every broken rule of a configuration, as `read_table` returned it."""
+    _slabs_fit_in_memory(config, problems)
+    for kind in ("listener", "backend"):
+        _names_are_unique(kind, config, problems)
+    _backends_exist(config, problems)
+    _protocols_support_poolings(config, problems)
+    _binds_do_not_overlap(config, problems)
+    _servers_are_unique(config, problems)
+    _no_listener_serves_itself(config, problems)
+
+
+def _slabs_fit_in_memory(config: Table, problems: Problems) -> None:
+    if "slab_bytes" not in config or "slabs" not in config:
+        return
+    slab_bytes, slabs = config["slab_bytes"], config["slabs"]
+    if slab_bytes * slabs > MAX_SLAB_MEMORY_BYTES:
+        problems.about_value(
+            "slabs",
+            slabs,
+            f"times slab_bytes = {slab_bytes} makes {slab_bytes * slabs} bytes in each worker; "
+            f"at most {MAX_SLAB_MEMORY_BYTES}",
+        )
+
+
+def _names_are_unique(kind: str, config: Table, problems: Problems) -> None:
+    first: dict[str, str] = {}
+    for path, name in _column(config, kind, "name"):
+        if name in first:
+            problems.about_value(path, name, f"each {kind} has its own name; see {first[name]}")
+        first.setdefault(name, path)
+
+
+def _backends_exist(config: Table, problems: Problems) -> None:
+    backends = config.get("backend")
+    names = [name for _, name in _column(config, "backend", "name")]
+    if backends is None or len(names) < len(backends):
+        return  # the name that is missing here may be the one that is wrong there
+    for path, name in _column(config, "listener", "backend"):
+        if name not in names:
+            near = suggestion(name, names) or ";"
+            problems.about_value(
+                path, name, f"no such backend{near} known backends: {one_of(names, 'and')}"
+            )
+
+
+def _protocols_support_poolings(config: Table, problems: Problems) -> None:
+    for i, listener in enumerate(config.get("listener", [])):
+        protocol, pooling = listener.get("protocol"), listener.get("pooling")
+        if protocol is not None and protocol not in POOLINGS:
+            problems.about_value(
+                f"listener[{i}].protocol", protocol, f"known protocols: {one_of(POOLINGS, 'and')}"
+            )
+        if pooling is None:
+            continue
+        path = f"listener[{i}].pooling"
+        if protocol in POOLINGS:
+            if pooling not in POOLINGS[protocol]:
+                supported = one_of(POOLINGS[protocol], "and")
+                problems.about_value(path, pooling, f'protocol "{protocol}" supports {supported}')
+        elif pooling not in (words := sorted({p for ps in POOLINGS.values() for p in ps})):
+            problems.about_value(path, pooling, f"known poolings: {one_of(words, 'and')}")
+
+
+def _binds_do_not_overlap(config: Table, problems: Problems) -> None:
+    taken: list[tuple[str, str, Address]] = []
+    if (metrics := config.get("metrics", {}).get("bind")) is not None:
+        taken.append(("metrics.bind", metrics, parse_address(metrics)))
+    for path, text in _column(config, "listener", "bind"):
+        address = parse_address(text)
+        for other_path, other_text, other in taken:
+            if address.overlaps(other):
+                owner = f"{other_path} is {show_value(other_text)}"
+                problems.about_value(path, text, f"needs an address of its own; {owner}")
+                break
+        taken.append((path, text, address))
+
+
+def _servers_are_unique(config: Table, problems: Problems) -> None:
+    for _, servers in _servers(config):
+        first: dict[Address, str] = {}
+        for path, text, address in servers:
+            if address in first:
+                problems.about_value(path, text, f"each server once; see {first[address]}")
+            first.setdefault(address, path)
+
+
+def _no_listener_serves_itself(config: Table, problems: Problems) -> None:
+    for name, servers in _servers(config):
+        for i, listener in enumerate(config.get("listener", [])):
+            if name is None or listener.get("backend") != name or "bind" not in listener:
+                continue
+            bound = parse_address(listener["bind"])
+            for path, text, address in servers:
+                if address.certainly_reaches(bound):
+                    problems.about_value(
+                        path,
+                        text,
+                        f"a server other than the proxy itself; listener[{i}], which this backend "
+                        f"serves, is bound to {show_value(listener['bind'])}",
+                    )
+
+
+def _column(config: Table, kind: str, key: str) -> Iterator[tuple[str, Any]]:
+    for i, table in enumerate(config.get(kind, [])):
+        if key in table:
+            yield f"{kind}[{i}].{key}", table[key]
+
+
+def _servers(config: Table) -> Iterator[tuple[str | None, list[tuple[str, str, Address]]]]:
+    for i, backend in enumerate(config.get("backend", [])):
+        yield (
+            backend.get("name"),
+            [
+                (f"backend[{i}].servers[{j}]", text, parse_address(text))
+                for j, text in enumerate(backend.get("servers", []))
+                if isinstance(text, str)
+            ],
+        )

@@ -1,0 +1,53 @@
+"""Every fixed number of Aegis, each with its unit and its reason, asserted together at the end.
+
+What a user may want to change is a configuration key (aegis/config.py); what stands here is not.
+"""
+
+# --- data path -------------------------------------------------------------------------------
+MIN_SLAB_BYTES = 64  # tests run everything once more with slabs this small
+MAX_SLAB_BYTES = 16 << 20
+MIN_SLABS = 2  # one is always the loop's hot slab, the other can be parked
+MAX_SLABS = 65_536
+ACCEPTS_PER_TURN = 64  # a flood of connects must not hold the loop from its sessions
+ROUNDS_PER_EVENT = (
+    4  # reads in a row from a source that fills its slab each time; then others' turn
+)
+EVENTS_PER_TURN = 512  # bounds one turn's length; epoll hands out the rest next turn, round robin
+ACCEPT_PAUSE_S = 0.1  # after EMFILE/ENFILE: retry this often, the listener stays readable meanwhile
+TICK_S = 0.1  # granularity of timeouts: none fires early, each at most this much (and a turn) late
+WHEEL_SLOTS = 512  # the wheel spans 51 s; longer timeouts are looked at once per span and re-armed
+CONNECT_ATTEMPTS = 8  # a ceiling on `connect_attempts`; each costs a client its waiting time
+REFUSE_SETTLE_S = 0.05  # a drain waits this long for handshakes under way before it closes the port
+
+# --- lifecycle -------------------------------------------------------------------------------
+HEARTBEAT_S = 1.0  # commands, reports and telemetry are repeated this often
+STALE_S = 3.0  # three heartbeats missed: what was last said is no longer believed
+WORKER_START_DEADLINE_S = 20.0  # from spawn to `serving`; a slow disk may take seconds to import
+KILL_AFTER_S = 5.0  # from a worker's deadline to SIGKILL
+BACKOFF_MIN_S = 0.1  # before the second replacement in a row; the first is at once
+BACKOFF_MAX_S = 10.0
+STABLE_AFTER_S = 10.0  # a worker that served this long starts with a clean record when it dies
+FLAPPING_DEATHS = 5  # so many deaths in FLAPPING_WINDOW_S and the slot is called flapping
+FLAPPING_WINDOW_S = 60.0
+
+# --- bus -------------------------------------------------------------------------------------
+MESSAGE_BYTES = 1 << 20  # a larger one is dropped by ZeroMQ itself (ZMQ_MAXMSGSIZE)
+SEND_HWM = 1_000  # messages queued for a peer that does not read; beyond that they are dropped
+REQUEST_TIMEOUT_S = 5.0  # the controller answers from memory; slower means it is stuck or gone
+
+# --- exporter --------------------------------------------------------------------------------
+SCRAPE_TIMEOUT_S = 10.0  # Prometheus' default; a client slower than this is cut
+
+# --- configuration ---------------------------------------------------------------------------
+MAX_WORKERS = 1_024
+MAX_TIMEOUT_S = 30 * 24 * 3600.0
+MAX_NAME_CHARS = 64  # names become label values and table cells
+MAX_BACKLOG = 65_535  # listen(2) queue; net.core.somaxconn, 4_096 by default, cuts it anyway
+MAX_KEEPALIVE_S = 32_767  # MAX_TCP_KEEPIDLE of the kernel; setsockopt refuses more
+MAX_SLAB_MEMORY_BYTES = 4 << 30  # slab_bytes * slabs of one worker; more is a typing error
+
+assert MIN_SLAB_BYTES <= MAX_SLAB_BYTES
+assert MIN_SLABS <= MAX_SLABS
+assert TICK_S <= REFUSE_SETTLE_S * 2
+assert HEARTBEAT_S < STALE_S < WORKER_START_DEADLINE_S
+assert BACKOFF_MIN_S < BACKOFF_MAX_S < FLAPPING_WINDOW_S

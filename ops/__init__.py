@@ -1,0 +1,1 @@
+"""What one runs Aegis with: sample configuration, the demo database, benchmarks."""
