@@ -1,0 +1,92 @@
+"""A worker's counters: mutable structs that the data path adds to and that travel as they are.
+
+They are cumulative from the worker's start, so a lost message loses nothing. The worker owns them
+and is the only writer; what arrives at the controller or the exporter is a copy.
+"""
+
+from bisect import bisect_left
+
+import msgspec
+
+from aegis.lifecycle import CLOSE_REASONS, Phase
+
+# Upper bounds in seconds. Connects: from loopback (50 µs) to a lost SYN's first retransmissions
+# (1 s, 3 s). Turns: from what an idle turn takes to what a client would notice.
+CONNECT_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1, 3, 10)
+TURN_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class Histogram(msgspec.Struct):
+    """Counts of observed durations by upper bound; the last bucket is +Inf. Not cumulative."""
+
+    buckets: list[int]
+    sum_s: float = 0.0
+
+    def observe(self, seconds: float, bounds: tuple[float, ...]) -> None:
+        """Count one duration; `bounds` has one entry less than `buckets`."""
+        self.buckets[bisect_left(bounds, seconds)] += 1
+        self.sum_s += seconds
+
+
+class ListenerFigures(msgspec.Struct):
+    """One listener in one worker."""
+
+    name: str
+    sessions: int = 0
+    """Now open, connecting ones included."""
+    accepted: int = 0
+    bytes: list[int] = msgspec.field(default_factory=lambda: [0, 0])
+    """Read from [clients, servers]."""
+    closed: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(CLOSE_REASONS, 0))
+    accept_errors: dict[str, int] = {}
+    """Errno name → count."""
+
+
+class ServerFigures(msgspec.Struct):
+    """One server of one backend in one worker."""
+
+    backend: str
+    address: str
+    connections: int = 0
+    """Now open or being opened."""
+    connects: int = 0
+    """Connections that were established."""
+    connect_errors: dict[str, int] = {}
+    """Errno name → count; ETIMEDOUT is our own deadline too."""
+    connect_seconds: Histogram = msgspec.field(
+        default_factory=lambda: Histogram([0] * (len(CONNECT_BOUNDS_S) + 1))
+    )
+
+
+class Figures(msgspec.Struct, tag="figures"):
+    """All that one worker counts."""
+
+    slot: int
+    pid: int
+    phase: Phase
+    listeners: list[ListenerFigures]
+    servers: list[ServerFigures]
+    slabs: int
+    """Preallocated, the loop's hot slab included."""
+    slabs_used: int = 0
+    """Parked with a flow whose sink is full."""
+    slab_shortages: int = 0
+    """Reads that found no spare slab and left the bytes in the kernel instead."""
+    turns: int = 0
+    turn_seconds: Histogram = msgspec.field(
+        default_factory=lambda: Histogram([0] * (len(TURN_BOUNDS_S) + 1))
+    )
+    longest_turn_s: float = 0.0
+    """Since the previous telemetry."""
+    accept_pauses: int = 0
+    cut: int = 0
+    """Sessions that a drain's deadline ended."""
+    bus_drops: int = 0
+    """Reports and telemetry that found no room or no peer."""
+    bus_errors: int = 0
+    """Messages that could not be understood."""
+
+    @property
+    def sessions(self) -> int:
+        """Sessions now open on all listeners."""
+        return sum(listener.sessions for listener in self.listeners)

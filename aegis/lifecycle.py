@@ -1,0 +1,39 @@
+"""The phases of a worker and of the whole proxy, and the reasons for which a session closes.
+
+    worker:  starting ─▶ serving ◀─▶ draining ─▶ drained ─▶ stopped
+                            ▲                       │
+                            └───────────────────────┘ resume
+
+Draining stops accepting and lets sessions finish until a deadline. A worker that is *retired*
+(replaced on its slot) drains without closing the sockets that its successor accepts from.
+"""
+
+from typing import Literal, get_args
+
+Phase = Literal["starting", "serving", "draining", "drained", "stopped"]
+"""What a worker does; it reports this and nobody else sets it."""
+
+Goal = Literal["serving", "drained", "stopped"]
+"""What the controller wants of every worker; the rest a worker passes through on the way."""
+
+ProxyPhase = Literal["starting", "serving", "draining", "drained", "stopping"]
+"""The whole proxy, worked out from the goal and from what the workers report."""
+
+SeatState = Literal["running", "backoff", "flapping"]
+"""A seat is what the supervisor keeps one process on: a worker's slot or the exporter's."""
+
+CloseReason = Literal[
+    "client_eof",  # the client ended first, then the server: the normal end
+    "server_eof",  # the server ended first, then the client: as normal
+    "client_reset",
+    "server_reset",
+    "connect_failed",  # every server that was tried refused or was unreachable
+    "connect_timeout",  # the last server that was tried did not answer in time
+    "idle_timeout",
+    "client_fin_timeout",  # the server had closed its half, the client stayed silent
+    "server_fin_timeout",  # the client had closed its half, the server stayed silent
+    "drain_deadline",  # cut when the time for finishing was over, or by `stop --now`
+    "refused",  # came to a drained unix listener, whose socket cannot be closed and reopened
+    "error",  # an errno nobody foresaw; the worker logs it
+]
+CLOSE_REASONS: tuple[str, ...] = get_args(CloseReason)

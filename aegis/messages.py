@@ -1,0 +1,198 @@
+"""Every message on the bus: msgspec tagged structs in msgpack, and who sends which to whom.
+
+    controller ──PUB  commands──▶ workers      Desired
+    workers    ──PUSH reports───▶ controller   Report
+    workers    ──PUSH telemetry─▶ exporter     Figures
+    controller ──PUSH telemetry─▶ exporter     Supervision
+    aegis-ctl  ──REQ  requests──▶ controller   Request → Reply
+
+Instants are CLOCK_MONOTONIC seconds, which all processes of one machine share (clock_gettime(2)),
+so a command that arrives late or twice still means the same moment.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from aegis.config import Config
+from aegis.figures import Figures
+from aegis.lifecycle import Goal, Phase, ProxyPhase, SeatState
+
+
+class Boot(msgspec.Struct, frozen=True, tag="boot"):
+    """What a worker is told once, on its standard input, when it starts."""
+
+    slot: int
+    cpu: int
+    runtime_dir: str
+    config: Config
+    goal: Goal
+    """What to be at first: who replaces a drained worker must not open the doors."""
+    listeners: dict[str, int]
+    """Listener name → inherited fd of this slot's listening socket."""
+
+
+class Desired(msgspec.Struct, frozen=True, tag="desired"):
+    """The whole desired state; published on every change and once a second."""
+
+    controller: int
+    """Pid of the controller that publishes: epochs of different controllers do not compare."""
+    epoch: int
+    goal: Goal
+    deadline: float
+    """Instant at which sessions that still drain are cut; 0 while the goal is `serving`."""
+    retired: dict[int, float] = {}
+    """Pid of each worker that has a successor on its slot → instant at which it cuts the rest."""
+
+
+class Report(msgspec.Struct, frozen=True, tag="report"):
+    """What a worker says of itself once a second and at every change of phase."""
+
+    controller: int
+    """Pid of the controller whose epoch was applied last; 0 before the first."""
+    epoch: int
+    cpu: int
+    config: str
+    """Digest of the configuration the worker was started with."""
+    fds: dict[str, int]
+    """Listener name → fd of its socket in the worker, for a new controller to take over."""
+    figures: Figures
+
+
+class SeatFigures(msgspec.Struct, frozen=True):
+    """One slot, or the exporter (slot -1), as its supervisor sees it."""
+
+    slot: int
+    state: SeatState
+    restarts: int
+
+
+class Supervision(msgspec.Struct, frozen=True, tag="supervision"):
+    """What the controller tells the exporter once a second."""
+
+    phase: ProxyPhase
+    epoch: int
+    seats: list[SeatFigures]
+
+
+class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
+    """Ask for a Status."""
+
+
+class Resume(msgspec.Struct, frozen=True, tag="resume"):
+    """Serve again after a drain; nothing changes when Aegis serves already."""
+
+
+class Drain(msgspec.Struct, frozen=True, tag="drain"):
+    """Refuse new sessions, let the others finish; the processes stay."""
+
+    timeout_s: float | None = None
+    """None: the configuration's drain_timeout_s."""
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Drain, then exit."""
+
+    now: bool = False
+    timeout_s: float | None = None
+
+
+class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+    """The request is the desired state from this epoch on."""
+
+    epoch: int
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The request was not understood or not possible; nothing has changed."""
+
+    why: str
+
+
+class ControllerStatus(msgspec.Struct, frozen=True):
+    """The controller in a Status."""
+
+    pid: int
+    started: str
+    """UTC, ISO 8601."""
+    config: str
+    """Path of the configuration file."""
+    digest: str
+
+
+class ExporterStatus(msgspec.Struct, frozen=True):
+    """The exporter that the controller supervises."""
+
+    pid: int | None
+    bind: str
+    state: SeatState
+    restarts: int
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """One worker process in a Status, or a slot that has none at the moment (pid null)."""
+
+    slot: int
+    pid: int | None
+    cpu: int
+    phase: Phase
+    state: SeatState
+    epoch: int
+    """Applied last, of the controller with the pid `controller`."""
+    controller: int
+    restarts: int
+    sessions: int
+    slabs_used: int
+    cut: int
+    """Sessions that deadlines of drains have ended since this worker started."""
+    retired: bool = False
+    """True: a successor has the slot, this one finishes its sessions."""
+    last_exit: str = ""
+    """How the slot's previous process ended, where that was not asked for."""
+
+
+class ListenerStatus(msgspec.Struct, frozen=True):
+    """One listener in a Status, summed over the workers."""
+
+    name: str
+    bind: str
+    backend: str
+    protocol: str
+    pooling: str
+    sessions: int
+    sessions_total: int
+
+
+class ServerStatus(msgspec.Struct, frozen=True):
+    """One server in a Status, summed over the workers."""
+
+    address: str
+    connections: int
+    connects_total: int
+    connect_errors_total: int
+
+
+class BackendStatus(msgspec.Struct, frozen=True):
+    """One backend in a Status."""
+
+    name: str
+    balance: str
+    servers: list[ServerStatus]
+
+
+class Status(msgspec.Struct, frozen=True, tag="status"):
+    """What `aegis-ctl status --json` prints."""
+
+    phase: ProxyPhase
+    epoch: int
+    controller: ControllerStatus
+    exporter: ExporterStatus | None
+    workers: list[WorkerStatus]
+    listeners: list[ListenerStatus]
+    backends: list[BackendStatus]
+
+
+Request = StatusRequest | Resume | Drain | Stop
+Reply = Status | Accepted | Refused
+Telemetry = Figures | Supervision
+SocketName = Literal["commands", "reports", "requests", "telemetry"]

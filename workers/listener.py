@@ -1,0 +1,192 @@
+"""One listening socket of a worker's slot, and the sessions that came in through it.
+
+The socket is the controller's and is inherited; a successor on the slot inherits it as well. What
+is done to it with a system call on the *socket* (listen, shutdown, filter) is done for all holders;
+closing the fd is not.
+
+    serving ──settle──▶ settling ──refuse──▶ refusing          `serve` leads back from any of them
+       └──────leave: deregister and close our fd only (a successor accepts)
+
+To refuse, a TCP listener is shut down: shutdown(SHUT_RD) on a listening socket stops it, a later
+listen() starts it again on the same bound port (inet_shutdown, inet_listen in net/ipv4/af_inet.c;
+HAProxy pauses so too). Shutting down resets what is queued, so first a socket filter drops new
+SYNs for REFUSE_SETTLE_S, handshakes under way complete, and everything queued is accepted. A client
+whose SYN was dropped sends it again a second later and is refused then.
+A unix listener cannot be started again (sk_shutdown stays, net/unix/af_unix.c): while refusing it
+accepts and closes.
+"""
+
+import contextlib
+import ctypes
+import errno
+import logging
+import select
+import socket
+import struct
+
+from aegis import config
+from aegis.figures import Figures, ListenerFigures
+from aegis.lifecycle import CloseReason
+from aegis.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
+from workers.backend import Backend, tune
+from workers.loop import READ, Loop
+from workers.session import Session
+from workers.timers import Alarm
+
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h; not in the socket module
+# Classic BPF; a filter on a TCP socket sees the segment from its header on (tcp_filter in
+# net/ipv4/tcp_ipv4.c). Flags are byte 13, SYN is 2; an ACK that completes a handshake passes.
+_DROP_SYN = ctypes.create_string_buffer(
+    struct.pack("HBBI", 0x30, 0, 0, 13)  # ldb [13]
+    + struct.pack("HBBI", 0x45, 0, 1, 0x02)  # jset #SYN, drop, pass
+    + struct.pack("HBBI", 0x06, 0, 0, 0)  # drop: ret 0
+    + struct.pack("HBBI", 0x06, 0, 0, 0xFFFFFFFF)  # pass: ret all
+)
+_FILTER = struct.pack("HP", 4, ctypes.addressof(_DROP_SYN))
+
+log = logging.getLogger(__name__)
+
+
+class Listener:
+    """Accepts clients into sessions. `serving` and `refusing` exclude each other."""
+
+    __slots__ = (
+        "_accepting", "_paused", "_refusing", "_registered", "_sock", "backend", "config",
+        "figures", "loop", "sessions", "worker_figures",
+    )  # fmt: skip
+
+    def __init__(
+        self, conf: config.Listener, fd: int, backend: Backend, loop: Loop, figures: Figures
+    ) -> None:
+        """Take over the inherited `fd`; nothing is accepted before `serve`."""
+        self.config = conf
+        self.backend = backend
+        self.loop = loop
+        self.worker_figures = figures
+        self.figures = ListenerFigures(conf.name)
+        self.sessions: set[Session] = set()
+        self._sock = socket.socket(fileno=fd)
+        self._sock.setblocking(False)
+        self._accepting = False  # what is wanted
+        self._registered = False  # what epoll has been told
+        self._paused = self._refusing = False
+        if self._sock.family != socket.AF_UNIX:
+            tune(self._sock, conf.keepalive_s)
+
+    # --- lifecycle -----------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Listen and accept."""
+        self._filter(attach=False)
+        self._refusing = False
+        self._sock.listen(self.config.backlog)
+        self._accepting = True
+        self._sync()
+
+    def settle(self) -> None:
+        """Let no new handshake begin, go on accepting those that have begun."""
+        self._filter(attach=True)
+
+    def refuse(self) -> None:
+        """Accept what is queued, then make the kernel refuse what comes."""
+        if self._refusing:
+            return
+        while self._accepting and self._accept():
+            pass
+        self._refusing = True
+        self._accepting = self._sock.family == socket.AF_UNIX
+        self._sync()
+        if self._accepting:
+            return
+        with contextlib.suppress(OSError):  # ENOTCONN: it did not listen
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def leave(self) -> None:
+        """Stop accepting; the socket goes on living with its other holders."""
+        self._accepting = False
+        self._sync()
+        self._sock.close()
+
+    def _filter(self, *, attach: bool) -> None:
+        if self._sock.family == socket.AF_UNIX:
+            return
+        if attach:
+            self._sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _FILTER)
+            return
+        with contextlib.suppress(FileNotFoundError):  # ENOENT: there is none
+            self._sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+
+    def _sync(self) -> None:
+        """Tell epoll what is wanted, as far as a pause allows."""
+        wanted = self._accepting and not self._paused
+        if wanted == self._registered:
+            return
+        self._registered = wanted
+        if not wanted:
+            self.loop.remove(self._sock.fileno())
+            return
+        # A unix listener is one socket for all workers: wake one of them, not the herd.
+        shared = select.EPOLLEXCLUSIVE if self._sock.family == socket.AF_UNIX else 0
+        self.loop.add(self._sock.fileno(), READ | shared, self)
+
+    # --- accepting -----------------------------------------------------------------------------
+
+    def on_readable(self, mask: int) -> None:  # noqa: ARG002 - accept says what the mask cannot
+        """Accept a capped number of clients."""
+        for _ in range(ACCEPTS_PER_TURN):
+            if not self._accept():
+                return
+
+    def _accept(self) -> bool:
+        """Accept one client; False when there is none or there must be a pause."""
+        try:
+            client, _ = self._sock.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, str(error.errno))
+            self.figures.accept_errors[name] = self.figures.accept_errors.get(name, 0) + 1
+            if error.errno in _SHORTAGES:
+                self.shortage()
+                return False
+            if error.errno == errno.EINVAL:  # another holder has shut the socket down
+                self._accepting = False
+                self._sync()
+                return False
+            return True  # ECONNABORTED and the like are one client's (accept(2))
+        client.setblocking(False)
+        self.figures.accepted += 1
+        self.figures.sessions += 1
+        session = Session(self, client)
+        self.sessions.add(session)
+        if self._refusing:
+            session.close("refused")
+        else:
+            session.dial()
+        return True
+
+    def shortage(self) -> None:
+        """Pause accepting: a listener that stays readable without fds to accept with would spin."""
+        if self._paused:
+            return
+        self._paused = True
+        self.worker_figures.accept_pauses += 1
+        self._sync()
+        Alarm(self.loop.wheel, self.loop.now + ACCEPT_PAUSE_S, self._resume)
+
+    def _resume(self, now: float) -> float:  # noqa: ARG002 - an alarm's signature
+        self._paused = False
+        self._sync()
+        return 0.0
+
+    def closed(self, session: Session, reason: CloseReason) -> None:
+        """Forget a session that has closed."""
+        self.sessions.discard(session)
+        self.figures.sessions -= 1
+        self.figures.closed[reason] += 1
+
+    def fail(self, error: Exception) -> None:
+        """Pause after a handler raised, so that an error that stays does not spin."""
+        del error  # the loop has logged it
+        self.shortage()

@@ -1,0 +1,174 @@
+"""The blocking loop of a worker: epoll, two tables indexed by fd, one timer wheel.
+
+    poll ─▶ for each event: writers[fd].on_writable / readers[fd].on_readable ─▶ timers ─▶ closes
+
+Invariants:
+- A fd that was closed is really closed at the end of the turn, and until then its table entries
+  are `NOBODY`: the kernel hands out the same number again at once, and an event of the same turn
+  must not reach whoever has it next.
+- The clock is read when poll returns (`now`, good for the whole turn) and when the turn is done.
+- A handler that raises loses its own session, never the worker.
+
+epoll is used without `selectors`: EpollSelector.select() adds a dict look-up, a key and a tuple per
+event (CPython 3.11, Lib/selectors.py).
+"""
+
+import contextlib
+import logging
+import select
+import socket
+from time import monotonic
+from typing import Protocol
+
+from aegis.figures import TURN_BOUNDS_S, Figures
+from aegis.limits import EVENTS_PER_TURN
+from workers.slab import Slabs
+from workers.timers import Wheel
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+ERROR = select.EPOLLERR
+HANGUP = select.EPOLLHUP
+
+log = logging.getLogger(__name__)
+
+
+class Reader(Protocol):
+    """Called when its fd has bytes, an end or an error; also, with HANGUP or ERROR, when paused."""
+
+    def on_readable(self, mask: int) -> None:
+        """Handle the event; `mask` is epoll's."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Clean up after a handler that raised."""
+        ...
+
+
+class Writer(Protocol):
+    """Called when its fd takes bytes again."""
+
+    def on_writable(self, mask: int) -> None:
+        """Handle the event; `mask` is epoll's."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Clean up after a handler that raised."""
+        ...
+
+
+class _Nobody:
+    """Takes the events of a fd that was closed this turn."""
+
+    def on_readable(self, mask: int) -> None:
+        pass
+
+    def on_writable(self, mask: int) -> None:
+        pass
+
+    def fail(self, error: Exception) -> None:
+        pass
+
+
+NOBODY = _Nobody()
+
+
+class Loop:
+    """One worker's loop; everything that is called from it runs in its thread."""
+
+    __slots__ = (
+        "_doomed", "_epoll", "_figures", "_readers", "_running", "_writers", "now", "slabs", "wheel"
+    )  # fmt: skip
+
+    def __init__(self, slabs: Slabs, figures: Figures) -> None:
+        self._epoll = select.epoll()
+        self._readers: list[Reader] = []
+        self._writers: list[Writer] = []
+        self._doomed: list[socket.socket] = []
+        self._figures = figures
+        self._running = True
+        self.slabs = slabs
+        self.now = monotonic()
+        """Instant of this turn."""
+        self.wheel = Wheel(self.now)
+
+    def add(self, fd: int, mask: int, reader: Reader, writer: Writer = NOBODY) -> None:
+        """Register a fd; at least HANGUP and ERROR are reported, to the reader."""
+        if fd >= len(self._readers):
+            missing = fd + 1 - len(self._readers)
+            self._readers.extend([NOBODY] * missing)
+            self._writers.extend([NOBODY] * missing)
+        self._readers[fd] = reader
+        self._writers[fd] = writer
+        self._epoll.register(fd, mask)
+
+    def change(self, fd: int, mask: int) -> None:
+        """Wait for other events of a registered fd."""
+        self._epoll.modify(fd, mask)
+
+    def silence(self, fd: int) -> None:
+        """Take a fd out of epoll but keep its handlers, until `wake`."""
+        self._epoll.unregister(fd)
+
+    def wake(self, fd: int, mask: int) -> None:
+        """Put a silenced fd back."""
+        self._epoll.register(fd, mask)
+
+    def hand_over(self, fd: int, mask: int, reader: Reader, writer: Writer) -> None:
+        """Give a registered fd to other handlers."""
+        self._readers[fd] = reader
+        self._writers[fd] = writer
+        self._epoll.modify(fd, mask)
+
+    def remove(self, fd: int) -> None:
+        """Deregister a fd that others hold as well, so that closing it would not."""
+        self._readers[fd] = self._writers[fd] = NOBODY
+        with contextlib.suppress(FileNotFoundError):  # silenced
+            self._epoll.unregister(fd)
+
+    def close(self, sock: socket.socket) -> None:
+        """Close a socket at the end of the turn; closing deregisters it, nobody else holds it."""
+        fd = sock.fileno()
+        if fd < len(self._readers):
+            self._readers[fd] = self._writers[fd] = NOBODY
+        self._doomed.append(sock)
+
+    def stop(self) -> None:
+        """Leave `run` at the end of this turn."""
+        self._running = False
+
+    def run(self) -> None:
+        """Turn until `stop`."""
+        poll, readers, writers = self._epoll.poll, self._readers, self._writers
+        figures, wheel, doomed, clock = self._figures, self.wheel, self._doomed, monotonic
+        turns, quick = figures.turn_seconds.buckets, TURN_BOUNDS_S[0]
+        ended = clock()
+        while self._running:
+            events = poll(max(0.0, wheel.due - ended), EVENTS_PER_TURN)
+            self.now = started = clock()
+            for fd, mask in events:
+                try:
+                    if mask & WRITE:
+                        writers[fd].on_writable(mask)
+                    if mask != WRITE:
+                        readers[fd].on_readable(mask)
+                except Exception as error:
+                    log.exception("handler of fd %d failed", fd)
+                    readers[fd].fail(error)
+                    writers[fd].fail(error)
+            if started >= wheel.due:
+                wheel.advance(started)
+            for sock in doomed:
+                sock.close()
+            doomed.clear()
+            figures.turns += 1
+            ended = clock()
+            spent = ended - started
+            if spent <= quick:  # nearly always: spares the bisection
+                turns[0] += 1
+                figures.turn_seconds.sum_s += spent
+            else:
+                figures.turn_seconds.observe(spent, TURN_BOUNDS_S)
+            figures.longest_turn_s = max(figures.longest_turn_s, spent)
+        for sock in doomed:
+            sock.close()

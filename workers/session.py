@@ -1,0 +1,317 @@
+"""A client's connection and what serves it, from accept to close; here without sharing.
+
+    accepted ─▶ dialling ──connected──▶ relaying: up (client ─▶ server), down (server ─▶ client)
+                  │  ▲ refused: next server         │
+                  └──┘                              ▼
+                  └─ none left ───────────────▶ closed, once, with a reason
+
+While it dials the client's fd is in no epoll set: its bytes wait in the kernel, and the connect
+deadline bounds how long its death goes unnoticed. Each fd's registration is derived from the states
+of the two flows (`wait`) and changes only when they do.
+
+A reset travels on as a reset: SO_LINGER with zero seconds makes close(2) send RST (socket(7)). One
+that is met while *writing* first lets the other direction finish, because a server that answers
+early and closes with unread bytes resets the connection behind its answer (RFC 9112, 9.6).
+"""
+
+import errno
+import logging
+import socket
+import struct
+from typing import TYPE_CHECKING
+
+from aegis.figures import CONNECT_BOUNDS_S, Figures
+from aegis.lifecycle import CloseReason
+from aegis.limits import TICK_S
+from workers.backend import Server
+from workers.flow import BLOCKED, ENDED, OPEN, Flow
+from workers.loop import ERROR, HANGUP, READ, WRITE, Loop
+from workers.timers import UNARMED
+
+if TYPE_CHECKING:
+    from workers.listener import Listener
+
+UP, DOWN = 0, 1
+_SILENCED = -1  # in place of a mask: the fd is out of epoll
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_SHORTAGES = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EADDRNOTAVAIL,  # every local port to this server is in use
+    errno.EAGAIN,  # a unix socket whose backlog is full (unix(7)); a TCP connect never says so
+}
+"""What is wrong here and passes by itself: worth another try with the same server."""
+
+log = logging.getLogger(__name__)
+
+
+class Session:
+    """One session; made by its listener, which it tells when it has closed."""
+
+    __slots__ = (
+        "_client_mask",
+        "_dialled_at",
+        "_down",
+        "_first_end",
+        "_give_up_at",
+        "_server_mask",
+        "_tried",
+        "_up",
+        "active_at",
+        "client",
+        "listener",
+        "loop",
+        "server",
+        "slot",
+        "target",
+        "worker_figures",
+    )  # fmt: skip
+
+    def __init__(self, listener: "Listener", client: socket.socket) -> None:
+        """Take over an accepted, non-blocking client; `dial` comes next."""
+        self.listener = listener
+        self.loop: Loop = listener.loop
+        self.worker_figures: Figures = listener.worker_figures
+        self.client = client
+        self.server: socket.socket | None = None
+        self.target: Server | None = None
+        self.slot = UNARMED
+        self.active_at = self.loop.now
+        self._tried = 0
+        self._up: Flow | None = None
+        self._down: Flow | None = None
+        self._first_end: CloseReason | None = None
+
+    # --- dialling ------------------------------------------------------------------------------
+
+    def dial(self, failure: CloseReason = "connect_failed") -> None:
+        """Connect to the next server; with none left to try, close for how the last one failed."""
+        conf = self.listener.backend.config
+        while self._tried.bit_count() < conf.connect_attempts:
+            target = self.listener.backend.pick(self._tried)
+            if target is None:
+                break
+            self._tried |= target.bit
+            self._give_up_at = self.loop.now + conf.connect_timeout_s
+            if self._connect(target):
+                return
+        self.close(failure)
+
+    def _connect(self, target: Server) -> bool:
+        """Start one attempt; False when it has failed already."""
+        self._dialled_at = self.loop.now
+        try:
+            sock, code = self.listener.backend.dial(target)
+        except OSError as error:
+            code = error.errno or errno.EIO
+            self.listener.shortage()
+        else:
+            if code in {0, errno.EINPROGRESS}:
+                target.figures.connections += 1
+                self.target, self.server = target, sock
+                self._rearm(self._give_up_at)
+                self.loop.add(sock.fileno(), WRITE, self, self)
+                return True
+            sock.close()
+        if code in _SHORTAGES:
+            self.target = target  # without a socket: `expire` tries it again
+            self._rearm(self.loop.now + TICK_S)
+            return True
+        self._count_error(target, code)
+        return False
+
+    def on_writable(self, mask: int) -> None:  # noqa: ARG002 - SO_ERROR says what the mask cannot
+        """The connect has ended, one way or the other."""
+        assert self.server is not None
+        assert self.target is not None
+        code = self.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._attempt_failed(code)
+            self.dial()
+            return
+        figures = self.target.figures
+        figures.connects += 1
+        # The loop's clock, so as good as a turn is long; the histogram's first bound is above that.
+        figures.connect_seconds.observe(self.loop.now - self._dialled_at, CONNECT_BOUNDS_S)
+        self._relay(self.server)
+
+    def on_readable(self, mask: int) -> None:
+        """A failed connect may come as HANGUP and ERROR without WRITE; nothing else can be read."""
+        if not mask & WRITE:
+            self.on_writable(mask)
+
+    def _relay(self, server: socket.socket) -> None:
+        self._up = up = Flow(self, self.client, server, UP)
+        self._down = down = Flow(self, server, self.client, DOWN)
+        self._client_mask = self._server_mask = READ
+        self.active_at = self.loop.now
+        self.loop.hand_over(server.fileno(), READ, down, up)
+        self.loop.add(self.client.fileno(), READ, up, down)
+        self._rearm(self.active_at + self._limit()[0])
+
+    def _attempt_failed(self, code: int) -> None:
+        assert self.target is not None
+        assert self.server is not None
+        self.target.figures.connections -= 1
+        self._count_error(self.target, code)
+        self.loop.close(self.server)
+        self.server = self.target = None
+
+    def _count_error(self, target: Server, code: int) -> None:
+        errors, name = target.figures.connect_errors, errno.errorcode.get(code, str(code))
+        errors[name] = errors.get(name, 0) + 1
+
+    # --- relaying ------------------------------------------------------------------------------
+
+    def wait(self) -> None:
+        """Register each fd for what the flows' states call for, where that has changed."""
+        assert self._up is not None
+        assert self._down is not None
+        assert self.server is not None
+        up, down = self._up.state, self._down.state
+        mask = (READ if up == OPEN else 0) | (WRITE if down == BLOCKED else 0)
+        if mask != self._client_mask:
+            self._register(self.client.fileno(), self._client_mask, mask)
+            self._client_mask = mask
+        mask = (READ if down == OPEN else 0) | (WRITE if up == BLOCKED else 0)
+        if mask != self._server_mask:
+            self._register(self.server.fileno(), self._server_mask, mask)
+            self._server_mask = mask
+
+    def _register(self, fd: int, old: int, new: int) -> None:
+        if old == _SILENCED:
+            self.loop.wake(fd, new)
+        else:
+            self.loop.change(fd, new)
+
+    def paused_event(self, way: int, mask: int) -> None:
+        """Handle what epoll reports of a flow's source while the flow does not read.
+
+        An error means a reset: nobody will read the rest, so both sides go now. A hang-up alone is
+        this side's two ends, and may have bytes before the second; it would be reported every turn.
+        """
+        if mask & ERROR:
+            self._reset("client_reset" if way == UP else "server_reset")
+        elif mask & HANGUP:
+            sock = self.client if way == UP else self.server
+            assert sock is not None
+            self.loop.silence(sock.fileno())
+            if way == UP:
+                self._client_mask = _SILENCED
+            else:
+                self._server_mask = _SILENCED
+
+    def source_broke(self, way: int, error: OSError) -> None:
+        """A read failed: reset the other side."""
+        self._note(error)
+        self._reset("client_reset" if way == UP else "server_reset")
+
+    def sink_broke(self, flow: Flow, error: OSError) -> None:
+        """A write failed: nothing more goes there, but what it still says is passed on first."""
+        self._note(error)
+        flow.end()
+        broken: CloseReason = "server_reset" if flow.way == UP else "client_reset"
+        assert self._up is not None
+        assert self._down is not None
+        if (self._down if flow.way == UP else self._up).state == ENDED:
+            self._reset(broken)
+            return
+        self._first_end = broken
+        self.wait()
+
+    def source_ended(self, flow: Flow) -> None:
+        """Pass an end on, after all that came before it; after the second the session is over."""
+        assert self._up is not None
+        assert self._down is not None
+        flow.end()
+        if self._first_end in {"client_reset", "server_reset"}:
+            self._reset(self._first_end)  # not a clean end, however it looks from here
+            return
+        if self._first_end is None:
+            self._first_end = "client_eof" if flow.way == UP else "server_eof"
+        try:
+            flow.sink.shutdown(socket.SHUT_WR)
+        except OSError as error:  # ENOTCONN: it was reset meanwhile
+            self.sink_broke(flow, error)
+            return
+        if self._up.state == ENDED and self._down.state == ENDED:
+            self.close(self._first_end)
+            return
+        self.wait()
+        self.active_at = self.loop.now
+        self._rearm(self.active_at + self._limit()[0])
+
+    def _note(self, error: OSError) -> None:
+        if not isinstance(error, ConnectionError) and error.errno not in _LOST:
+            log.warning("session of listener %s: %s", self.listener.config.name, error)
+
+    # --- time and end --------------------------------------------------------------------------
+
+    def expire(self, now: float) -> float:
+        """Give up a connect, end an idle session; tell when to look again."""
+        if self._up is not None:
+            limit, reason = self._limit()
+            due = self.active_at + limit
+            if now < due:
+                return due
+            self.close(reason)
+        elif now < self._give_up_at:
+            if self.server is not None:
+                return self._give_up_at
+            assert self.target is not None
+            if not self._connect(self.target):  # after a shortage
+                self.dial()
+        else:
+            if self.server is not None:
+                self._attempt_failed(errno.ETIMEDOUT)
+            self.dial("connect_timeout")
+        return 0.0
+
+    def _limit(self) -> tuple[float, CloseReason]:
+        """Seconds of silence that this state allows, and the reason it ends for."""
+        assert self._up is not None
+        assert self._down is not None
+        limit: float
+        reason: CloseReason
+        if self._up.state == ENDED:
+            limit, reason = self.listener.backend.config.server_fin_timeout_s, "server_fin_timeout"
+        elif self._down.state == ENDED:
+            limit, reason = self.listener.config.client_fin_timeout_s, "client_fin_timeout"
+        else:
+            limit, reason = self.listener.config.idle_timeout_s, "idle_timeout"
+        return limit or float("inf"), reason
+
+    def _rearm(self, due: float) -> None:
+        self.loop.wheel.disarm(self)
+        self.loop.wheel.arm(self, due)
+
+    def _reset(self, reason: CloseReason) -> None:
+        for sock in (self.client, self.server):
+            if sock is not None and sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.close(reason)
+
+    def fail(self, error: Exception) -> None:  # noqa: ARG002 - the loop has logged it
+        """End after a handler raised."""
+        self._reset("error")
+
+    def close(self, reason: CloseReason) -> None:
+        """Close both sides, give everything back, count the reason."""
+        loop = self.loop
+        loop.wheel.disarm(self)
+        loop.close(self.client)
+        if self.server is not None:
+            assert self.target is not None
+            self.target.figures.connections -= 1
+            loop.close(self.server)
+        if self._up is not None and self._down is not None:
+            self._up.drop()
+            self._down.drop()
+            self._up = self._down = None  # the flows know the session: leave no cycle
+        self.listener.closed(self, reason)
+
+
+_LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
+"""Errnos of a broken connection that are not ConnectionError."""

@@ -1,0 +1,232 @@
+"""A worker process: one core, one loop, the phases of its life.
+
+    python -m workers.worker < Boot      standard input holds what it is told (aegis/messages.py)
+
+    starting ─▶ serving ─▶ draining ─▶ drained ─▶ (goal stopped, or retired) exit 0
+                   ▲           │           │
+                   └───────────┴───────────┘ goal serving
+
+The worker applies whatever desired state came last; it needs nobody to go on serving, so it
+outlives its controller. SIGTERM is for when there is none: it drains for `drain_timeout_s`, a
+second one cuts.
+"""
+
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from aegis.config import config_digest, unix_paths
+from aegis.errors import AegisError
+from aegis.figures import Figures
+from aegis.lifecycle import Phase
+from aegis.limits import HEARTBEAT_S, REFUSE_SETTLE_S, TICK_S
+from aegis.messages import Boot, Desired, Report
+from aegis.runtime import Claim, drop_claim, take_claim
+from workers.backend import Backend
+from workers.bus import Bus
+from workers.listener import Listener
+from workers.loop import READ, Loop
+from workers.slab import Slabs
+from workers.timers import Alarm
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Everything one worker has, and the only place that changes its phase."""
+
+    def __init__(self, boot: Boot) -> None:
+        conf = boot.config
+        self._boot = boot
+        self._digest = config_digest(conf)
+        self.figures = Figures(boot.slot, os.getpid(), "starting", [], [], conf.slabs)
+        self.loop = Loop(Slabs(conf.slabs, conf.slab_bytes, self.figures), self.figures)
+        backends = {b.name: Backend(b, boot.slot) for b in conf.backends}
+        self._listeners = [
+            Listener(c, boot.listeners[c.name], backends[c.backend], self.loop, self.figures)
+            for c in conf.listeners
+        ]
+        self.figures.listeners = [listener.figures for listener in self._listeners]
+        self.figures.servers = [s.figures for b in backends.values() for s in b.servers]
+        self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
+        self._controller = self._epoch = 0
+        self._deadline = 0.0  # while draining: when what is left is cut
+        self._refuse_at = 0.0  # while draining: when the listeners close; 0 = not, or done
+        self._exit_when_drained = False
+        self._retired = False  # for good: a successor has the slot, or SIGTERM came
+        self._wakeup, self._signals = socket.socketpair()
+
+    def run(self) -> None:
+        """Serve until told to stop."""
+        self._watch_signals()
+        self.loop.add(self._bus.fileno(), READ, self._bus)
+        if self._boot.goal == "serving":
+            self._serve()
+        else:
+            self._set_phase("drained")
+        Alarm(self.loop.wheel, self.loop.now, self._heartbeat)
+        gc.collect()
+        gc.freeze()  # what lives now lives for ever: later collections need not look at it
+        self.loop.run()
+        self._set_phase("stopped")
+        self._bus.telemetry()
+        self._bus.close()
+
+    # --- commands and signals ------------------------------------------------------------------
+
+    def _apply(self, desired: Desired) -> None:
+        """Move towards what is wanted; the same state again changes nothing."""
+        if (desired.controller, desired.epoch) == (self._controller, self._epoch):
+            return
+        self._controller, self._epoch = desired.controller, desired.epoch
+        deadline = desired.retired.get(os.getpid())
+        if deadline is not None:
+            self._retire(deadline)
+        elif desired.goal == "serving":
+            self._exit_when_drained = self._retired
+            if self.figures.phase in {"draining", "drained"} and not self._retired:
+                self._serve()
+        else:
+            self._drain(desired.deadline, stop=self._retired or desired.goal == "stopped")
+        self._report()
+
+    def on_readable(self, mask: int) -> None:  # noqa: ARG002 - the byte read says it all
+        """SIGTERM or SIGINT came: finish for good, on the second one at once."""
+        self._signals.recv(64)
+        again = self._retired
+        self._retire(self.loop.now + (0.0 if again else self._boot.config.drain_timeout_s))
+
+    def fail(self, error: Exception) -> None:
+        """Let the worker die: one that cannot stop must be replaced."""
+        raise error
+
+    def _watch_signals(self) -> None:
+        self._wakeup.setblocking(False)
+        self._signals.setblocking(False)
+        signal.set_wakeup_fd(self._wakeup.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)  # the wake-up byte is what counts
+        self.loop.add(self._signals.fileno(), READ, self)
+
+    # --- phases --------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        for listener in self._listeners:
+            listener.serve()
+        self._set_phase("serving")
+
+    def _retire(self, deadline: float) -> None:
+        """Leave the sockets to a successor, finish what is here, exit."""
+        if not self._retired:
+            self._retired = True
+            for listener in self._listeners:
+                listener.leave()
+        self._drain(deadline, stop=True)
+
+    def _drain(self, deadline: float, *, stop: bool) -> None:
+        """Accept no more, let sessions finish until the deadline; a later call may move it."""
+        self._deadline = deadline
+        self._exit_when_drained = stop
+        now = self.loop.now
+        if self.figures.phase == "serving":
+            self._set_phase("draining")
+            if not self._retired:
+                self._refuse_at = min(now + REFUSE_SETTLE_S, deadline)
+                for listener in self._listeners:
+                    listener.settle()
+            Alarm(self.loop.wheel, now, self._drain_step)
+        elif self.figures.phase == "drained" and stop:
+            self.loop.stop()
+
+    def _drain_step(self, now: float) -> float:
+        """Every tick: close the listeners when it is time, see whether all sessions have ended."""
+        if self.figures.phase != "draining":
+            return 0.0  # resumed
+        if not self._retired and self._refuse_at and now >= self._refuse_at:
+            self._refuse_at = 0.0
+            for listener in self._listeners:
+                listener.refuse()
+        if now < self._deadline and (self.figures.sessions or self._refuse_at):
+            return now + TICK_S
+        self._cut()
+        self._set_phase("drained")
+        if self._exit_when_drained:
+            self.loop.stop()
+        return 0.0
+
+    def _cut(self) -> None:
+        """End what the deadline has found."""
+        for listener in self._listeners:
+            for session in list(listener.sessions):
+                session.close("drain_deadline")
+                self.figures.cut += 1
+
+    def _set_phase(self, phase: Phase) -> None:
+        if phase != self.figures.phase:
+            log.info("worker %d: %s -> %s", self._boot.slot, self.figures.phase, phase)
+            self.figures.phase = phase
+            self._report()
+
+    # --- telling others ------------------------------------------------------------------------
+
+    def _heartbeat(self, now: float) -> float:
+        """Once a second: the backstop for commands, then a report and telemetry."""
+        self._bus.on_readable()
+        self._report()
+        self._bus.telemetry()
+        return now + HEARTBEAT_S
+
+    def _report(self) -> None:
+        fds = {} if self._retired else self._boot.listeners
+        self._bus.report(
+            Report(
+                controller=self._controller,
+                epoch=self._epoch,
+                cpu=self._boot.cpu,
+                config=self._digest,
+                fds=fds,
+                figures=self.figures,
+            )
+        )
+
+
+def main() -> int:
+    """Run a worker; returns the exit code."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s",
+    )
+    parent = os.getppid()
+    boot = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Boot)
+    os.sched_setaffinity(0, {boot.cpu})
+    runtime_dir = Path(boot.runtime_dir)
+    claim = Claim(
+        "worker",
+        os.getpid(),
+        boot.slot,
+        boot.cpu,
+        drain_timeout_s=boot.config.drain_timeout_s,
+        unix_paths=unix_paths(boot.config),
+    )
+    take_claim(runtime_dir, claim)
+    try:
+        if os.getppid() != parent:  # whoever cleans up after it may have missed our claim
+            log.error("worker %d: the controller died while this worker started", boot.slot)
+            return 1
+        Worker(boot).run()
+    except (AegisError, OSError) as error:
+        log.error("worker %d: %s", boot.slot, error)
+        return 1
+    finally:
+        drop_claim(runtime_dir, claim)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
