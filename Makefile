@@ -24,10 +24,18 @@ run: $(STAMP)  ## chronos, aegis and the exporter in the foreground (Ctrl-C ends
 test: $(STAMP)  ## run every test this machine has the programs for
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
-check: $(STAMP)  ## format, lint, types
+check: $(STAMP)  ## format, lint, types, architecture
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(STAMP)  ## Aegis and HAProxy side by side: ab against Chronos, memory of idle sessions
+	$(BIN)/python -m ops.bench.ab
+	$(BIN)/python -m ops.bench.idle_sessions
+
+soak: $(STAMP)  ## a million short sessions through one worker: memory and fds stay flat
+	$(BIN)/python -m ops.bench.short_sessions
 
 format: $(STAMP)  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .

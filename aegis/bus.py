@@ -11,7 +11,7 @@ peer that is slow or gone costs a dropped message, which the next one makes up f
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import zmq
@@ -20,7 +20,8 @@ from aegis.errors import BusError
 from aegis.limits import MESSAGE_BYTES, REQUEST_TIMEOUT_S, SEND_HWM
 from aegis.messages import Reply, Request, SocketName
 
-Message = TypeVar("Message")
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a foreign message may raise: wrong types, bad UTF-8, nesting without end."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_reply: Callable[[bytes], Reply] = msgspec.msgpack.Decoder(Reply).decode
@@ -87,7 +88,7 @@ def ask(runtime_dir: Path, request: Request, timeout_s: float = REQUEST_TIMEOUT_
             raise BusError(f"the controller in {runtime_dir} did not answer within {timeout_s:g} s")
         try:
             return _decode_reply(sock.recv())
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise BusError(f"the controller in {runtime_dir} answered nonsense: {error}") from None
     finally:
         context.destroy(linger=0)

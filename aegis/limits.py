@@ -37,6 +37,10 @@ REQUEST_TIMEOUT_S = 5.0  # the controller answers from memory; slower means it i
 
 # --- exporter --------------------------------------------------------------------------------
 SCRAPE_TIMEOUT_S = 10.0  # Prometheus' default; a client slower than this is cut
+MAX_SCRAPERS = 128  # connections at once, a thread each; one more cuts the one that is oldest
+REQUEST_BODY_BYTES = 1 << 20  # of a refused request, read so that the client gets to its answer
+SETTLE_S = 2 * HEARTBEAT_S  # a new exporter has heard every living worker by then
+FOLD_AFTER_S = 10 * STALE_S  # silence after which a dead worker's counters become one sum
 
 # --- configuration ---------------------------------------------------------------------------
 MAX_WORKERS = 1_024

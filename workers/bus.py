@@ -44,7 +44,7 @@ class Bus:
                 return
             try:
                 command = _decode(message)
-            except msgspec.MsgspecError:
+            except bus.UNREADABLE:
                 self._figures.bus_errors += 1
                 continue
             self._on_command(command)

@@ -106,7 +106,7 @@ class Listener:
         """Stop accepting; the socket goes on living with its other holders."""
         self._accepting = False
         self._sync()
-        self._sock.close()
+        self.loop.close(self._sock)
 
     def _filter(self, *, attach: bool) -> None:
         if self._sock.family == socket.AF_UNIX:

@@ -15,9 +15,12 @@ early and closes with unread bytes resets the connection behind its answer (RFC 
 """
 
 import errno
+import fcntl
 import logging
 import socket
 import struct
+import sys
+import termios
 from typing import TYPE_CHECKING
 
 from aegis.figures import CONNECT_BOUNDS_S, Figures
@@ -51,22 +54,9 @@ class Session:
     """One session; made by its listener, which it tells when it has closed."""
 
     __slots__ = (
-        "_client_mask",
-        "_dialled_at",
-        "_down",
-        "_first_end",
-        "_give_up_at",
-        "_server_mask",
-        "_tried",
-        "_up",
-        "active_at",
-        "client",
-        "listener",
-        "loop",
-        "server",
-        "slot",
-        "target",
-        "worker_figures",
+        "_client_mask", "_dialled_at", "_down", "_first_end", "_give_up_at", "_resetting",
+        "_server_mask", "_tried", "_up", "active_at", "client", "listener", "loop",
+        "server", "slot", "target", "worker_figures",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket.socket) -> None:
@@ -83,6 +73,7 @@ class Session:
         self._up: Flow | None = None
         self._down: Flow | None = None
         self._first_end: CloseReason | None = None
+        self._resetting: CloseReason | None = None  # until the client has taken what it was sent
 
     # --- dialling ------------------------------------------------------------------------------
 
@@ -189,19 +180,24 @@ class Session:
     def paused_event(self, way: int, mask: int) -> None:
         """Handle what epoll reports of a flow's source while the flow does not read.
 
-        An error means a reset: nobody will read the rest, so both sides go now. A hang-up alone is
-        this side's two ends, and may have bytes before the second; it would be reported every turn.
+        A client that was reset hears nothing any more, so the session goes now. Of a server there
+        may be bytes to pass on before its reset, and of either before a hang-up: they are found
+        when the flow reads again, and until then the fd is silenced, for epoll would report it
+        every turn.
         """
-        if mask & ERROR:
-            self._reset("client_reset" if way == UP else "server_reset")
-        elif mask & HANGUP:
-            sock = self.client if way == UP else self.server
-            assert sock is not None
-            self.loop.silence(sock.fileno())
-            if way == UP:
-                self._client_mask = _SILENCED
-            else:
-                self._server_mask = _SILENCED
+        if mask & ERROR and way == UP:
+            self._reset("client_reset")
+        elif mask & (ERROR | HANGUP):
+            self._silence(way)
+
+    def _silence(self, way: int) -> None:
+        if way == UP and self._client_mask != _SILENCED:
+            self._client_mask = _SILENCED
+            self.loop.silence(self.client.fileno())
+        elif way == DOWN and self._server_mask != _SILENCED:
+            assert self.server is not None
+            self._server_mask = _SILENCED
+            self.loop.silence(self.server.fileno())
 
     def source_broke(self, way: int, error: OSError) -> None:
         """A read failed: reset the other side."""
@@ -251,7 +247,11 @@ class Session:
 
     def expire(self, now: float) -> float:
         """Give up a connect, end an idle session; tell when to look again."""
-        if self._up is not None:
+        if self._resetting is not None:
+            if now < self._give_up_at and _unsent(self.client):
+                return now + TICK_S
+            self._abort(self._resetting)
+        elif self._up is not None:
             limit, reason = self._limit()
             due = self.active_at + limit
             if now < due:
@@ -266,6 +266,8 @@ class Session:
         else:
             if self.server is not None:
                 self._attempt_failed(errno.ETIMEDOUT)
+            elif self.target is not None:  # there was no room for as long as a connect may take
+                self._count_error(self.target, errno.ETIMEDOUT)
             self.dial("connect_timeout")
         return 0.0
 
@@ -288,6 +290,26 @@ class Session:
         self.loop.wheel.arm(self, due)
 
     def _reset(self, reason: CloseReason) -> None:
+        """Pass a reset on; a server's, once the client has taken what was written before it.
+
+        A reset throws away what is still in the send queue (tcp(7)), and with it the end of an
+        answer that the server gave before it reset. A client's means that nobody wants an answer.
+        """
+        if reason == "client_reset" or not _unsent(self.client):
+            self._abort(reason)
+            return
+        assert self._up is not None
+        assert self._down is not None
+        self._up.end()
+        self._down.end()
+        self._silence(UP)
+        self._silence(DOWN)
+        self._resetting = reason
+        patience_s = self.listener.config.client_fin_timeout_s
+        self._give_up_at = self.loop.now + (patience_s or float("inf"))
+        self._rearm(self.loop.now + TICK_S)
+
+    def _abort(self, reason: CloseReason) -> None:
         for sock in (self.client, self.server):
             if sock is not None and sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -295,7 +317,7 @@ class Session:
 
     def fail(self, error: Exception) -> None:  # noqa: ARG002 - the loop has logged it
         """End after a handler raised."""
-        self._reset("error")
+        self._abort("error")
 
     def close(self, reason: CloseReason) -> None:
         """Close both sides, give everything back, count the reason."""
@@ -313,5 +335,19 @@ class Session:
         self.listener.closed(self, reason)
 
 
-_LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN, errno.EHOSTDOWN}
+def _unsent(sock: socket.socket) -> int:
+    """Return how many bytes the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7))."""
+    if sock.family == socket.AF_UNIX:
+        return 0  # what was written is in the peer's queue already
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+_LOST = {
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+    errno.EHOSTDOWN,
+    errno.ENOTCONN,  # shutdown(2) of a socket that was reset
+}
 """Errnos of a broken connection that are not ConnectionError."""

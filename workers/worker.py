@@ -69,6 +69,8 @@ class Worker:
         if self._boot.goal == "serving":
             self._serve()
         else:
+            for listener in self._listeners:
+                listener.refuse()  # a worker that was killed may have left them open
             self._set_phase("drained")
         Alarm(self.loop.wheel, self.loop.now, self._heartbeat)
         gc.collect()
@@ -125,6 +127,7 @@ class Worker:
         """Leave the sockets to a successor, finish what is here, exit."""
         if not self._retired:
             self._retired = True
+            self._refuse_at = 0.0
             for listener in self._listeners:
                 listener.leave()
         self._drain(deadline, stop=True)

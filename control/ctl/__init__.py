@@ -1,0 +1,1 @@
+"""aegis-ctl: one module per command, `app` puts them together."""

@@ -1,0 +1,45 @@
+"""The command line of aegis-ctl: exit code 0 done, 1 not done (with why), 2 usage."""
+
+import sys
+from importlib.metadata import version
+
+import typer
+
+from aegis.errors import AegisError
+from control.ctl.check import check
+from control.ctl.drain import drain
+from control.ctl.start import start
+from control.ctl.status import status
+from control.ctl.stop import stop
+
+app = typer.Typer(
+    name="aegis-ctl",
+    help="Run and steer Aegis, the proxy that shields databases.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (start, drain, stop, status, check):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    show_version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+) -> None:
+    if show_version:
+        typer.echo(f"aegis {version('aegis-proxy')}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: errors that have an explanation are one, not a traceback."""
+    try:
+        app()
+    except AegisError as error:
+        typer.echo(f"aegis-ctl: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What the commands share: asking the controller, and waiting until the workers have done it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+
+from rich.console import Console
+
+from aegis import bus
+from aegis.errors import AegisError
+from aegis.limits import REQUEST_TIMEOUT_S, TICK_S
+from aegis.messages import Accepted, Refused, Request, Status, StatusRequest, WorkerStatus
+from aegis.runtime import Claim, read_claim
+
+console = Console(stderr=True, highlight=False)
+
+
+def controller_claim(runtime_dir: Path) -> Claim | None:
+    """Return the living controller of a runtime directory, None if there is none."""
+    try:
+        return read_claim(runtime_dir / Claim("controller", 0).file_name)
+    except PermissionError:
+        raise AegisError(f"runtime directory {runtime_dir}: not permitted") from None
+
+
+def need_controller(runtime_dir: Path) -> Claim:
+    """Return the living controller.
+
+    Raises:
+        AegisError: there is none.
+    """
+    claim = controller_claim(runtime_dir)
+    if claim is None:
+        raise AegisError(f"aegis is not running in {runtime_dir}")
+    return claim
+
+
+def command(runtime_dir: Path, request: Request) -> int:
+    """Ask for a change; returns the epoch that every worker is to apply.
+
+    Raises:
+        AegisError: refused, or no answer.
+    """
+    reply = bus.ask(runtime_dir, request)
+    if isinstance(reply, Accepted):
+        return reply.epoch
+    raise AegisError(reply.why if isinstance(reply, Refused) else f"unexpected reply: {reply}")
+
+
+def fetch_status(runtime_dir: Path, timeout_s: float = REQUEST_TIMEOUT_S) -> Status:
+    """Ask the controller how things are.
+
+    Raises:
+        AegisError: no answer.
+    """
+    reply = bus.ask(runtime_dir, StatusRequest(), timeout_s)
+    if isinstance(reply, Status):
+        return reply
+    raise AegisError(f"unexpected reply: {reply}")
+
+
+def wait_until(runtime_dir: Path, epoch: int, doing: str, done: Callable[[Status], bool]) -> Status:
+    """Wait until `done`, showing how many sessions are left; returns the status that was it.
+
+    Raises:
+        AegisError: a worker has not applied the epoch in REQUEST_TIMEOUT_S; names it.
+    """
+    patience = monotonic() + REQUEST_TIMEOUT_S
+    with Progress(doing) as progress:
+        while True:
+            status = fetch_status(runtime_dir)
+            if done(status):
+                return status
+            late = [
+                w for w in status.workers if w.pid is not None and not _applied(w, status, epoch)
+            ]
+            if not late:
+                patience = monotonic() + REQUEST_TIMEOUT_S
+            elif monotonic() > patience:
+                names = ", ".join(f"worker {w.slot} (pid {w.pid})" for w in late)
+                raise AegisError(f"{names} has not applied epoch {epoch}")
+            progress.show(status)
+            sleep(TICK_S)
+
+
+def _applied(worker: WorkerStatus, status: Status, epoch: int) -> bool:
+    return worker.controller == status.controller.pid and worker.epoch >= epoch
+
+
+class Progress:
+    """One line that changes on a terminal; elsewhere a line each time it differs."""
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+        self._last = ""
+        self._spinner = console.status(doing) if console.is_terminal else None
+
+    def __enter__(self) -> "Progress":
+        if self._spinner is not None:
+            self._spinner.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._spinner is not None:
+            self._spinner.stop()
+
+    def show(self, status: Status) -> None:
+        """Tell what is left."""
+        sessions = sum(worker.sessions for worker in status.workers)
+        phases = ", ".join(
+            f"worker {w.slot} {w.phase if w.state == 'running' else w.state}"
+            for w in status.workers
+        )
+        text = f"{self._doing}: {sessions} session(s) left; {phases}"
+        if text == self._last:
+            return
+        self._last = text
+        if self._spinner is not None:
+            self._spinner.update(text)
+        else:
+            console.print(text, soft_wrap=True)

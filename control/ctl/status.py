@@ -1,0 +1,92 @@
+"""aegis-ctl status."""
+
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from aegis.messages import Status, WorkerStatus
+from aegis.runtime import default_runtime_dir
+from control.ctl.client import fetch_status, need_controller
+from control.main import RuntimeDirOption
+
+_NUMBERS = {"cpu", "sessions", "slabs", "restarts", "total", "connections", "errors"}
+
+
+def status(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    runtime_dir: RuntimeDirOption = None,
+) -> None:
+    """Show phase, workers, listeners and servers."""
+    directory = runtime_dir or default_runtime_dir()
+    need_controller(directory)
+    now = fetch_status(directory)
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(msgspec.to_builtins(now))))
+    else:
+        _print(now)
+
+
+def _print(now: Status) -> None:
+    console = Console(highlight=False)
+    controller = now.controller
+    console.print(
+        f"aegis is [bold]{now.phase}[/]: controller pid {controller.pid} since "
+        f"{controller.started}, epoch {now.epoch}, {controller.config}"
+    )
+    if now.exporter is not None:
+        console.print(
+            f"exporter {now.exporter.state}: pid {now.exporter.pid or '-'}, "
+            f"http://{now.exporter.bind}/metrics, {now.exporter.restarts} restart(s)"
+        )
+    workers = _table("slot", "pid", "cpu", "phase", "sessions", "slabs", "restarts", "last exit")
+    for worker in now.workers:
+        workers.add_row(*_worker_cells(worker))
+    listeners = _table("listener", "bind", "backend", "protocol", "pooling", "sessions", "total")
+    for row in now.listeners:
+        listeners.add_row(
+            row.name, row.bind, row.backend, row.protocol, row.pooling,
+            f"{row.sessions:,}", f"{row.sessions_total:,}",
+        )  # fmt: skip
+    servers = _table("backend", "server", "balance", "connections", "total", "errors")
+    for backend in now.backends:
+        for server in backend.servers:
+            servers.add_row(
+                backend.name, server.address, backend.balance, f"{server.connections:,}",
+                f"{server.connects_total:,}", f"{server.connect_errors_total:,}",
+            )  # fmt: skip
+    for table in (workers, listeners, servers):
+        console.print()
+        console.print(table)
+
+
+def _worker_cells(worker: WorkerStatus) -> list[str]:
+    phase = worker.phase if worker.state == "running" else f"{worker.phase} ({worker.state})"
+    return [
+        str(worker.slot),
+        str(worker.pid or "-"),
+        str(worker.cpu),
+        f"{phase} (retired)" if worker.retired else phase,
+        f"{worker.sessions:,}",
+        str(worker.slabs_used),
+        str(worker.restarts),
+        worker.last_exit or "-",
+    ]
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        numeric = column in {
+            "cpu",
+            "sessions",
+            "slabs",
+            "restarts",
+            "total",
+            "connections",
+            "errors",
+        }
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    return table

@@ -1,0 +1,77 @@
+"""aegis-ctl stop."""
+
+import contextlib
+import signal
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Annotated
+
+import typer
+
+from aegis.errors import AegisError, BusError
+from aegis.limits import KILL_AFTER_S, TICK_S
+from aegis.messages import Stop
+from aegis.runtime import Claim, default_runtime_dir, living, open_process, remove_sockets
+from control.ctl.client import Progress, command, controller_claim, fetch_status
+from control.ctl.drain import TimeoutOption
+from control.main import RuntimeDirOption
+from control.process import Process
+
+
+def stop(
+    now: Annotated[bool, typer.Option("--now", help="Cut sessions instead of waiting.")] = False,
+    timeout: TimeoutOption = None,
+    runtime_dir: RuntimeDirOption = None,
+) -> None:
+    """Drain, then end every process; returns when all is gone."""
+    directory = runtime_dir or default_runtime_dir()
+    if controller_claim(directory) is not None:
+        _stop_controller(directory, Stop(now, timeout))
+        typer.echo("aegis has stopped")
+    elif orphans := [c for c in living(directory) if c.supervised]:
+        _stop_orphans(directory, orphans, now=now, timeout_s=timeout)
+        typer.echo("aegis has stopped (its controller had died before)")
+    else:
+        typer.echo(f"aegis is not running in {directory}")
+
+
+def _stop_controller(directory: Path, request: Stop) -> None:
+    command(directory, request)
+    with Progress("stopping") as progress:
+        while controller_claim(directory) is not None:
+            with contextlib.suppress(BusError):  # gone between the two questions
+                progress.show(fetch_status(directory, timeout_s=1.0))
+            sleep(TICK_S)
+
+
+def _stop_orphans(
+    directory: Path, orphans: list[Claim], *, now: bool, timeout_s: float | None
+) -> None:
+    """End what a dead controller left: SIGTERM drains, a second one cuts, SIGKILL if that hangs."""
+    processes = {}
+    for claim in orphans:
+        pidfd = open_process(directory, claim)
+        if pidfd is not None:
+            processes[claim] = Process(claim.pid, pidfd, None)
+    start = monotonic()
+    longest = max((claim.drain_timeout_s for claim in orphans), default=0.0)
+    cut_at = start + (0.0 if now else longest if timeout_s is None else timeout_s)
+    steps = [
+        (start, signal.SIGTERM),
+        (cut_at, signal.SIGTERM),
+        (cut_at + KILL_AFTER_S, signal.SIGKILL),
+    ]
+    while left := [process for process in processes.values() if not process.wait(0)]:
+        while steps and monotonic() >= steps[0][0]:
+            _, number = steps.pop(0)
+            for process in left:
+                process.signal(number)
+        if monotonic() > cut_at + 2 * KILL_AFTER_S:
+            raise AegisError(f"still alive: {', '.join(f'pid {p.pid}' for p in left)}")
+        sleep(TICK_S)
+    for process in processes.values():
+        process.close()
+    for path in {path for claim in orphans for path in claim.unix_paths}:
+        Path(path).unlink(missing_ok=True)
+    living(directory)  # removes the claims' files
+    remove_sockets(directory)

@@ -1,0 +1,86 @@
+"""One process that the supervisor watches, whether it is our child or an orphan that we adopted.
+
+A pidfd becomes readable when the process ends, whoever its parent is (pidfd_open(2)).
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+
+from aegis.messages import Boot, Report
+from aegis.runtime import send_signal
+
+
+class Process:
+    """A living process, or one that has ended and is not forgotten yet."""
+
+    def __init__(self, pid: int, pidfd: int, child: subprocess.Popen[bytes] | None) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.started = monotonic()
+        self.report: Report | None = None
+        self.serving_since: float | None = None
+        self.kill_at: float | None = None
+        """Instant from which the process has outlived what it was given."""
+        self._child = child
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone; a child's exit status is kept for `how_it_ended`."""
+        return self.wait(0)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the end; False when it has not come in time."""
+        if not select.select([self.pidfd], [], [], timeout_s)[0]:
+            return False
+        if self._child is not None:
+            self._child.wait()
+        return True
+
+    @property
+    def how_it_ended(self) -> str:
+        """Words for the exit status, which only a parent gets to know."""
+        code = None if self._child is None else self._child.poll()
+        if code is None:
+            return "ended"
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, to this process and never to a later one with its pid."""
+        send_signal(self.pidfd, number)
+
+    def close(self) -> None:
+        """Forget an ended process."""
+        os.close(self.pidfd)
+
+
+def spawn_worker(boot: Boot) -> Process:
+    """Start a worker: a fresh interpreter, because a ZeroMQ context does not survive a fork."""
+    memory = os.memfd_create("boot")
+    try:
+        os.write(memory, msgspec.msgpack.encode(boot))
+        os.lseek(memory, 0, os.SEEK_SET)
+        return _spawn(["workers.worker"], memory, list(boot.listeners.values()))
+    finally:
+        os.close(memory)
+
+
+def spawn_exporter(config_file: Path, runtime_dir: Path, fd: int) -> Process:
+    """Start the exporter on the listening socket `fd`, which outlives it."""
+    arguments = ["--config", str(config_file), "--runtime-dir", str(runtime_dir), "--fd", str(fd)]
+    return _spawn(["control.exporter", *arguments], subprocess.DEVNULL, [fd])
+
+
+def _spawn(module: list[str], stdin: int, fds: list[int]) -> Process:
+    # A session of its own: Ctrl-C in the terminal is the controller's to handle. -P: the current
+    # directory is not to be searched for modules.
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", *module], stdin=stdin, pass_fds=fds, start_new_session=True
+    )
+    return Process(child.pid, os.pidfd_open(child.pid), child)

@@ -1,0 +1,163 @@
+"""Desired against actual, for processes: every slot has a worker, the exporter's seat an exporter.
+
+A worker that died, one that a controller before us left behind with another configuration, and one
+that someone sent SIGTERM are the same case: the slot wants a successor on the same sockets.
+
+    orphans ──adopt──▶ seats ◀──spawn, reap── tick()      retired (pid → deadline) ─▶ Desired
+"""
+
+import logging
+import socket
+from collections.abc import Callable
+from time import monotonic
+
+from aegis.config import Config, config_digest
+from aegis.errors import AegisError
+from aegis.lifecycle import Goal
+from aegis.limits import KILL_AFTER_S
+from aegis.messages import Boot, Report
+from control.process import Process, spawn_worker
+from control.seat import Seat
+from control.sockets import SlotSockets, close_all, open_slots, take_over
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """The workers' seats and sockets. `changed` is called when `retired` has a new entry."""
+
+    def __init__(
+        self, config: Config, cores: list[int], runtime_dir: str, changed: Callable[[], None]
+    ) -> None:
+        """One seat per worker; worker `i` is pinned to `cores[i % len(cores)]`."""
+        count = len(cores) if config.workers == "auto" else config.workers
+        self.config = config
+        self.digest = config_digest(config)
+        self.goal: Goal = "serving"
+        self.retired: dict[int, float] = {}
+        self.cpus = [cores[slot % len(cores)] for slot in range(count)]
+        self.seats = [Seat(f"worker {slot}", slot, self._spawn) for slot in range(count)]
+        self._runtime_dir = runtime_dir
+        self._sockets: dict[int, SlotSockets] = {}
+        self._changed = changed
+
+    # --- sockets -------------------------------------------------------------------------------
+
+    def open_sockets(self) -> None:
+        """Bind what has not been taken over from an adopted worker.
+
+        A slot whose worker keeps its sockets to itself is left out until that worker is gone: a
+        socket of ours beside it would collect connections that nobody accepts.
+
+        Raises:
+            AegisError: an address cannot be bound.
+        """
+        slots = [s.slot for s in self.seats if s.current is None and s.slot not in self._sockets]
+        self._sockets |= open_slots(self.config, slots)
+
+    def _spawn(self, seat: Seat) -> Process:
+        if seat.slot not in self._sockets:
+            try:
+                self.open_sockets()
+            except AegisError as error:
+                raise OSError(str(error)) from None
+        fds = {name: sock.fileno() for name, sock in self._sockets[seat.slot].items()}
+        return spawn_worker(
+            Boot(
+                slot=seat.slot,
+                cpu=self.cpus[seat.slot],
+                runtime_dir=self._runtime_dir,
+                config=self.config,
+                goal=self.goal,
+                listeners=fds,
+            )
+        )
+
+    # --- processes -----------------------------------------------------------------------------
+
+    @property
+    def processes(self) -> list[Process]:
+        """Every worker process there is."""
+        return [process for seat in self.seats for process in seat.processes]
+
+    def adopt(self, process: Process, report: Report | None) -> None:
+        """Take in a worker of a controller before us; without a report it is only let finish."""
+        slot = -1 if report is None else report.figures.slot
+        seat = self.seats[slot] if 0 <= slot < len(self.seats) else None
+        process.report = report
+        if report is None or seat is None:
+            self.seats[0].retiring.append(process)
+            self.retire(process)
+            return
+        sockets = take_over(process.pidfd, report.fds, self.config)
+        if sockets is not None and slot not in self._sockets:
+            self._sockets[slot] = sockets
+        elif sockets is not None:
+            close_all(sockets)
+        fit = report.config == self.digest and report.figures.phase in {"serving", "drained"}
+        if fit and seat.current is None:
+            log.info("%s: adopted pid %d", seat.name, process.pid)
+            process.serving_since = monotonic()
+            seat.current = process
+        else:
+            seat.retiring.append(process)  # until its successor serves it goes on, see `_judge`
+
+    def heard(self, report: Report) -> None:
+        """Note a worker's report."""
+        for seat in self.seats:
+            for process in seat.processes:
+                if process.pid == report.figures.pid:
+                    process.report = report
+                    if process is seat.current:
+                        self._judge(seat, process, report)
+
+    def _judge(self, seat: Seat, process: Process, report: Report) -> None:
+        phase = report.figures.phase
+        if process.serving_since is None and phase in {"serving", "drained"}:
+            process.serving_since = monotonic()
+            log.info("%s: pid %d is %s", seat.name, process.pid, phase)
+            for predecessor in seat.retiring:
+                if predecessor.pid not in self.retired:
+                    self.retire(predecessor)
+        leaving = not report.fds  # it was sent SIGTERM, or told by a controller before us
+        if leaving and self.goal != "stopped":
+            log.info("%s: pid %d leaves its slot", seat.name, process.pid)
+            seat.current = None
+            seat.retiring.append(process)
+            self.retire(process)
+
+    def retire(self, process: Process) -> None:
+        """Let a worker finish and exit; its slot is somebody else's."""
+        deadline = monotonic() + self.config.drain_timeout_s
+        self.retired[process.pid] = deadline
+        process.kill_at = deadline + KILL_AFTER_S
+        self._changed()
+
+    def tick(self, now: float) -> None:
+        """Reap, replace, kill."""
+        for seat in self.seats:
+            for process in seat.reap(now, expected=self.goal == "stopped"):
+                self.retired.pop(process.pid, None)
+                self._steer_away(seat)
+            seat.tick(now, start=self.goal != "stopped")
+
+    def _steer_away(self, seat: Seat) -> None:
+        """Give a flapping slot's new connections to the others, if there are any.
+
+        Its sockets stop listening until a worker serves on them; those queued are reset, and the
+        next ones hash to the sockets that listen.
+        """
+        others = any(o.current is not None for o in self.seats if o is not seat)
+        if not (seat.flapping and others and self.goal == "serving"):
+            return
+        for sock in self._sockets.get(seat.slot, {}).values():
+            if sock.family != socket.AF_UNIX:
+                try:
+                    sock.shutdown(socket.SHUT_RD)
+                except OSError as error:  # ENOTCONN: it did not listen
+                    log.debug("%s: %s", seat.name, error)
+
+    def close(self) -> None:
+        """Close the sockets; connections still queued there are reset."""
+        for sockets in self._sockets.values():
+            close_all(sockets)
