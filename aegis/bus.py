@@ -17,7 +17,7 @@ import msgspec
 import zmq
 
 from aegis.errors import BusError
-from aegis.limits import MESSAGE_BYTES, REQUEST_TIMEOUT_S, SEND_HWM
+from aegis.limits import MESSAGE_BYTES, REPORTS_HWM, REQUEST_TIMEOUT_S, SEND_HWM
 from aegis.messages import Reply, Request, SocketName
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -51,6 +51,8 @@ def connect(context: zmq.Context[Any], kind: int, runtime_dir: Path, name: Socke
     sock = _socket(context, kind)
     if kind == zmq.SUB:
         sock.subscribe(b"")
+    elif kind == zmq.PUSH:  # without a peer it would keep them all, and hand a new one old news
+        sock.setsockopt(zmq.SNDHWM, REPORTS_HWM)
     sock.connect(endpoint(runtime_dir, name))
     return sock
 

@@ -22,9 +22,11 @@ from typing import Literal
 import msgspec
 
 from aegis.errors import AegisError
+from aegis.limits import CLAIM_PATIENCE_S
 
 MAX_DIRECTORY_BYTES = 80  # of the 107 that a unix socket's path may have (unix(7))
-SOCKET_FILES = ("commands.ipc", "reports.ipc", "requests.ipc", "telemetry.ipc")
+SOCKET_FILES = ("commands.ipc", "reports.ipc", "requests.ipc")
+EXPORTER_SOCKET_FILE = "telemetry.ipc"
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -99,6 +101,7 @@ def take_claim(runtime_dir: Path, claim: Claim) -> int:
         AegisError: the file cannot be written.
     """
     path = runtime_dir / claim.file_name
+    deadline = time.monotonic() + CLAIM_PATIENCE_S
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -108,6 +111,9 @@ def take_claim(runtime_dir: Path, claim: Claim) -> int:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
+            if time.monotonic() < deadline:  # perhaps only somebody who reads it
+                time.sleep(0.005)
+                continue
             holder = read_claim(path)
             pid = f" (pid {holder.pid})" if holder else ""
             raise AlreadyRunningError(f"another {claim.role}{pid} runs in {runtime_dir}") from None
@@ -134,7 +140,7 @@ def read_claim(path: Path) -> Claim | None:
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not meet
         except BlockingIOError:
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(os.read(fd, 4096), type=Claim)
@@ -173,6 +179,8 @@ def send_signal(pidfd: int, number: signal.Signals) -> None:
 
 
 def remove_sockets(runtime_dir: Path) -> None:
-    """Unlink the bus's socket files; only for who holds the controller's claim."""
+    """Unlink the bus's socket files whose owner is gone; for who holds the controller's claim."""
     for name in SOCKET_FILES:
         (runtime_dir / name).unlink(missing_ok=True)
+    if read_claim(runtime_dir / Claim("exporter", 0).file_name) is None:
+        (runtime_dir / EXPORTER_SOCKET_FILE).unlink(missing_ok=True)

@@ -99,6 +99,7 @@ class Controller:
             if self._metrics is not None:
                 self._metrics.close()
             self._context.destroy(linger=0)
+            living(self._runtime_dir)  # removes the claims of workers that were killed
             remove_sockets(self._runtime_dir)
 
     # --- start ---------------------------------------------------------------------------------
@@ -134,12 +135,14 @@ class Controller:
         self._telemetry = bus.connect(self._context, zmq.PUSH, directory, "telemetry")
 
     def _adopt(self, orphans: dict[int, Process]) -> None:
-        """Take in the orphans once each has reported; a silent one is retired."""
+        """Take in the orphans once each has applied what we publish; a silent one is retired."""
         deadline = monotonic() + STALE_S
         heard: dict[int, Report] = {}
         while orphans.keys() - heard.keys() and monotonic() < deadline:
-            if self._reports.poll(TICK_S * 1000):
-                for report in self._receive_reports():
+            self._publish()
+            self._reports.poll(TICK_S * 1000)
+            for report in self._receive_reports():
+                if report.controller == os.getpid():  # else it is older than we are
                     heard[report.figures.pid] = report
         for pid, process in orphans.items():
             self._supervisor.adopt(process, heard.get(pid))

@@ -49,7 +49,10 @@ class Process:
         code = None if self._child is None else self._child.poll()
         if code is None:
             return "ended"
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if code >= 0:
+            return f"exit code {code}"
+        names = {number.value: number.name for number in signal.Signals}
+        return f"killed by {names.get(-code, f'signal {-code}')}"
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, to this process and never to a later one with its pid."""

@@ -66,26 +66,40 @@ def open_listener(address: Address, what: str) -> socket.socket:
     return sock
 
 
-def open_slots(config: Config, slots: list[int]) -> dict[int, SlotSockets]:
+def open_slots(
+    config: Config, slots: list[int], sharing: SlotSockets | None = None
+) -> dict[int, SlotSockets]:
     """Open every listener for the given slots.
+
+    Args:
+        config: the listeners.
+        slots: the slots that have no sockets.
+        sharing: the sockets of a slot that has; its unix listeners serve the new ones as well.
 
     Raises:
         AegisError: as for `probe`; nothing stays open then.
     """
     opened: dict[int, SlotSockets] = {slot: {} for slot in slots}
+    made: list[Path] = []
     try:
         for listener in config.listeners:
             address, what = parse_address(listener.bind), f'listener "{listener.name}"'
-            shared = open_listener(address, what) if address.is_unix else None
-            for slot in slots:
-                opened[slot][listener.name] = (
-                    shared.dup() if shared else open_listener(address, what)
-                )
-            if shared:
-                shared.close()
+            if not address.is_unix:
+                for slot in slots:
+                    opened[slot][listener.name] = open_listener(address, what)
+            elif slots:
+                first = (sharing or {}).get(listener.name)
+                if first is None:
+                    first = opened[slots[0]][listener.name] = open_listener(address, what)
+                    made.append(Path(str(address.sockaddr)))
+                for slot in slots:
+                    if listener.name not in opened[slot]:
+                        opened[slot][listener.name] = first.dup()
     except AegisError:
         for sockets in opened.values():
             close_all(sockets)
+        for path in made:
+            path.unlink(missing_ok=True)
         raise
     return opened
 
@@ -125,7 +139,12 @@ def remove_unix_files(config: Config) -> None:
 
 
 def _bound_to(sock: socket.socket, address: Address) -> bool:
-    return sock.family == address.family and sock.getsockname() == address.sockaddr
+    """Whether this is a listener's socket there, and not a connection that was accepted there."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return sock.family == address.family and sock.getsockname() == address.sockaddr
+    return False
 
 
 def _bind(sock: socket.socket, address: Address, what: str) -> None:
@@ -150,7 +169,7 @@ def _explained(address: Address, what: str) -> Iterator[None]:
 
 
 def _probe_unix(address: Address, what: str) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
         code = sock.connect_ex(address.sockaddr)
     if code == errno.ENOENT:
         return  # no file

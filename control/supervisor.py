@@ -53,7 +53,8 @@ class Supervisor:
             AegisError: an address cannot be bound.
         """
         slots = [s.slot for s in self.seats if s.current is None and s.slot not in self._sockets]
-        self._sockets |= open_slots(self.config, slots)
+        sharing = next(iter(self._sockets.values()), None)
+        self._sockets |= open_slots(self.config, slots, sharing)
 
     def _spawn(self, seat: Seat) -> Process:
         if seat.slot not in self._sockets:

@@ -55,8 +55,10 @@ class Bus:
 
     def telemetry(self) -> None:
         """Tell the exporter all figures, or count that it could not be told."""
-        self._figures.bus_drops += not bus.send(self._telemetry, self._figures)
-        self._figures.longest_turn_s = 0.0
+        if bus.send(self._telemetry, self._figures):
+            self._figures.longest_turn_s = 0.0
+        else:
+            self._figures.bus_drops += 1
 
     def fail(self, error: Exception) -> None:
         """Let the worker die: one that cannot apply commands must be replaced."""

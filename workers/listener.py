@@ -156,14 +156,18 @@ class Listener:
                 return False
             return True  # ECONNABORTED and the like are one client's (accept(2))
         client.setblocking(False)
+        session = Session(self, client)
         self.figures.accepted += 1
         self.figures.sessions += 1
-        session = Session(self, client)
         self.sessions.add(session)
-        if self._refusing:
-            session.close("refused")
-        else:
-            session.dial()
+        try:
+            if self._refusing:
+                session.close("refused")
+            else:
+                session.dial()
+        except Exception as error:
+            log.exception("a session of listener %s failed", self.config.name)
+            session.fail(error)
         return True
 
     def shortage(self) -> None:

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from workers.listener import Listener
 
 UP, DOWN = 0, 1
+_TCP_CLOSE = 7  # tcp_states.h; the first byte of struct tcp_info is the state
 _SILENCED = -1  # in place of a mask: the fd is out of epoll
+_RESETS: tuple[CloseReason, ...] = ("client_reset", "server_reset")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _SHORTAGES = {
     errno.EMFILE,
@@ -181,13 +183,17 @@ class Session:
         """Handle what epoll reports of a flow's source while the flow does not read.
 
         A client that was reset hears nothing any more, so the session goes now. Of a server there
-        may be bytes to pass on before its reset, and of either before a hang-up: they are found
-        when the flow reads again, and until then the fd is silenced, for epoll would report it
-        every turn.
+        may be bytes to pass on before its reset (as long as the client takes them), and of either
+        before a hang-up: they are found when the flow reads again, and until then the fd is
+        silenced, for epoll would report it every turn.
         """
         if mask & ERROR and way == UP:
             self._reset("client_reset")
-        elif mask & (ERROR | HANGUP):
+        elif mask & ERROR:
+            self._first_end = "server_reset"
+            self._silence(way)
+            self._rearm(self.active_at + self._limit()[0])
+        elif mask & HANGUP:
             self._silence(way)
 
     def _silence(self, way: int) -> None:
@@ -216,13 +222,14 @@ class Session:
             return
         self._first_end = broken
         self.wait()
+        self._rearm(self.active_at + self._limit()[0])
 
     def source_ended(self, flow: Flow) -> None:
         """Pass an end on, after all that came before it; after the second the session is over."""
         assert self._up is not None
         assert self._down is not None
         flow.end()
-        if self._first_end in {"client_reset", "server_reset"}:
+        if self._first_end in _RESETS:
             self._reset(self._first_end)  # not a clean end, however it looks from here
             return
         if self._first_end is None:
@@ -256,7 +263,7 @@ class Session:
             due = self.active_at + limit
             if now < due:
                 return due
-            self.close(reason)
+            (self._abort if reason in _RESETS else self.close)(reason)
         elif now < self._give_up_at:
             if self.server is not None:
                 return self._give_up_at
@@ -277,7 +284,9 @@ class Session:
         assert self._down is not None
         limit: float
         reason: CloseReason
-        if self._up.state == ENDED:
+        if self._first_end in _RESETS:
+            limit, reason = self.listener.config.client_fin_timeout_s, self._first_end
+        elif self._up.state == ENDED:
             limit, reason = self.listener.backend.config.server_fin_timeout_s, "server_fin_timeout"
         elif self._down.state == ENDED:
             limit, reason = self.listener.config.client_fin_timeout_s, "client_fin_timeout"
@@ -339,6 +348,8 @@ def _unsent(sock: socket.socket) -> int:
     """Return how many bytes the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7))."""
     if sock.family == socket.AF_UNIX:
         return 0  # what was written is in the peer's queue already
+    if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+        return 0  # reset: the count stays, the bytes are gone
     return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 

@@ -57,7 +57,7 @@ class Worker:
         self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
         self._controller = self._epoch = 0
         self._deadline = 0.0  # while draining: when what is left is cut
-        self._refuse_at = 0.0  # while draining: when the listeners close; 0 = not, or done
+        self._refuse_at: float | None = None  # while draining: when the listeners close
         self._exit_when_drained = False
         self._retired = False  # for good: a successor has the slot, or SIGTERM came
         self._wakeup, self._signals = socket.socketpair()
@@ -127,7 +127,7 @@ class Worker:
         """Leave the sockets to a successor, finish what is here, exit."""
         if not self._retired:
             self._retired = True
-            self._refuse_at = 0.0
+            self._refuse_at = None
             for listener in self._listeners:
                 listener.leave()
         self._drain(deadline, stop=True)
@@ -151,11 +151,11 @@ class Worker:
         """Every tick: close the listeners when it is time, see whether all sessions have ended."""
         if self.figures.phase != "draining":
             return 0.0  # resumed
-        if not self._retired and self._refuse_at and now >= self._refuse_at:
-            self._refuse_at = 0.0
+        if self._refuse_at is not None and now >= self._refuse_at:
+            self._refuse_at = None
             for listener in self._listeners:
                 listener.refuse()
-        if now < self._deadline and (self.figures.sessions or self._refuse_at):
+        if now < self._deadline and (self.figures.sessions or self._refuse_at is not None):
             return now + TICK_S
         self._cut()
         self._set_phase("drained")

@@ -1,0 +1,181 @@
+"""Every metric that the exporter shows, once: name, type, labels, meaning.
+
+The exporter makes its output from this list and `python -m aegis.metrics docs/metrics.md` the table
+in that document; a test fails when the document is not what this would write. Names follow
+https://prometheus.io/docs/practices/naming/: base units, unit and `_total` last. The name without
+`_total` is a name of its own in OpenMetrics, so none may be another metric's.
+"""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from aegis.figures import CONNECT_BOUNDS_S, TURN_BOUNDS_S
+from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase, SeatState
+
+_GENERATED = re.compile(r"(<!-- (metrics|labels) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """One metric. Two are equal when they are the same object: they are keys, all the time."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    labels: tuple[str, ...]
+    help: str
+    bounds: tuple[float, ...] = ()
+    """Upper bounds of a histogram's buckets, in its unit, without +Inf."""
+
+    @property
+    def unit(self) -> str:
+        """Base unit, empty for what is counted."""
+        last = self.name.removesuffix("_total").rpartition("_")[2]
+        return last if last in {"seconds", "bytes"} else ""
+
+
+def _counter(name: str, labels: str, meaning: str) -> Metric:
+    return Metric(name, "counter", tuple(labels.split()), meaning)
+
+
+def _gauge(name: str, labels: str, meaning: str) -> Metric:
+    return Metric(name, "gauge", tuple(labels.split()), meaning)
+
+
+LABELS = {
+    "worker": "Slot of the worker, from 0. Two processes share one while the old one drains.",
+    "listener": "Name of the listener.",
+    "backend": "Name of the backend.",
+    "server": "Address of the server, as configured.",
+    "from": "`client` or `server`: who sent the bytes.",
+    "reason": "Why a session closed: " + ", ".join(f"`{word}`" for word in CLOSE_REASONS) + ".",
+    "error": "Name of the errno, such as `ECONNREFUSED`; `ETIMEDOUT` is our own deadline too.",
+    "phase": "Of a worker: "
+    + ", ".join(f"`{word}`" for word in get_args(Phase))
+    + "; of the proxy: "
+    + ", ".join(f"`{word}`" for word in get_args(ProxyPhase))
+    + ".",
+    "state": "Of a worker's seat: " + ", ".join(f"`{word}`" for word in get_args(SeatState)) + ".",
+    "le": "Upper bound of a histogram's bucket.",
+    "version": "Version of Aegis.",
+}
+
+# --- sessions --------------------------------------------------------------------------------
+SESSIONS_ACTIVE = _gauge(
+    "aegis_sessions_active", "worker listener", "Sessions now open, connecting ones included."
+)
+SESSIONS = _counter("aegis_sessions_total", "worker listener", "Clients accepted.")
+SESSIONS_CLOSED = _counter(
+    "aegis_sessions_closed_total", "worker listener reason", "Sessions closed, by reason."
+)
+SESSIONS_CUT = _counter(
+    "aegis_sessions_cut_total", "worker", "Sessions that a drain's deadline or stop --now ended."
+)
+RECEIVED = _counter(
+    "aegis_received_bytes_total", "worker listener from", "Bytes read from clients and servers."
+)
+ACCEPT_ERRORS = _counter(
+    "aegis_accept_errors_total", "worker listener error", "Failed accept calls, by errno."
+)
+ACCEPT_PAUSES = _counter(
+    "aegis_accept_pauses_total", "worker", "Pauses in accepting, for want of fds or memory."
+)
+
+# --- servers ---------------------------------------------------------------------------------
+CONNECTIONS = _gauge(
+    "aegis_connections", "worker backend server", "Connections now open or being opened."
+)
+CONNECTS = _counter(
+    "aegis_connects_total", "worker backend server", "Connections that were established."
+)
+CONNECT_ERRORS = _counter(
+    "aegis_connect_errors_total", "worker backend server error", "Failed attempts to connect."
+)
+CONNECT_SECONDS = Metric(
+    "aegis_connect_seconds",
+    "histogram",
+    ("worker", "backend", "server"),
+    "Time that established connections took to connect.",
+    CONNECT_BOUNDS_S,
+)
+
+# --- buffers and loop ------------------------------------------------------------------------
+SLABS = _gauge("aegis_slabs", "worker", "Buffers that are allocated.")
+SLABS_USED = _gauge("aegis_slabs_used", "worker", "Buffers held by flows whose sink is full.")
+SLAB_SHORTAGES = _counter(
+    "aegis_slab_shortages_total", "worker", "Reads that found no spare buffer and had to wait."
+)
+TURN_SECONDS = Metric(
+    "aegis_loop_turn_seconds",
+    "histogram",
+    ("worker",),
+    "Time from one turn's first event to the end of that turn; its count is the loop's turns.",
+    TURN_BOUNDS_S,
+)
+LONGEST_TURN = _gauge(
+    "aegis_loop_longest_turn_seconds", "worker", "Longest turn of the loop in the last second."
+)
+BUS_DROPPED = _counter(
+    "aegis_bus_dropped_total", "worker", "Reports and telemetry that found no room or no peer."
+)
+BUS_ERRORS = _counter(
+    "aegis_bus_errors_total", "worker", "Commands that the worker could not understand."
+)
+
+# --- processes -------------------------------------------------------------------------------
+WORKER_PHASE = _gauge(
+    "aegis_worker_phase", "worker phase", "1 when a process of the slot is in the phase, else 0."
+)
+WORKER_STATE = _gauge(
+    "aegis_worker_state", "worker state", "1 for the state that the controller sees, else 0."
+)
+WORKER_RESTARTS = _counter(
+    "aegis_worker_restarts_total", "worker", "Deaths of the slot's worker that were not asked for."
+)
+TELEMETRY_AGE = _gauge(
+    "aegis_telemetry_age_seconds", "worker", "Time since the exporter last heard of the worker."
+)
+PHASE = _gauge("aegis_phase", "phase", "1 for the phase of the whole proxy, else 0.")
+EPOCH = _gauge("aegis_epoch", "", "Number of the controller's last change of what is wanted.")
+EXPORTER_RESTARTS = _counter(
+    "aegis_exporter_restarts_total", "", "Deaths of the exporter that were not asked for."
+)
+BAD_MESSAGES = _counter(
+    "aegis_exporter_bad_messages_total", "", "Messages that the exporter could not understand."
+)
+BUILD = Metric("aegis_build_info", "info", ("version",), "Version of the exporter; always 1.")
+
+CATALOGUE = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+
+
+def document_text(document: str) -> str:
+    """Return the document with its generated tables made anew."""
+    tables = {"metrics": _metrics_table(), "labels": _labels_table()}
+    return _GENERATED.sub(lambda m: m[1] + tables[m[2]] + m[3], document)
+
+
+def _metrics_table() -> str:
+    rows = ["| Metric | Type | Unit | Labels | Meaning |", "|---|---|---|---|---|"]
+    for metric in CATALOGUE:
+        labels = " ".join(f"`{label}`" for label in metric.labels)
+        cells = [f"`{metric.name}`", metric.kind, metric.unit, labels, metric.help]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _labels_table() -> str:
+    rows = ["| Label | Value |", "|---|---|"]
+    rows += [f"| `{label}` | {meaning} |" for label, meaning in LABELS.items()]
+    return "\n".join(rows) + "\n"
+
+
+def main() -> None:
+    """Rewrite the tables of the document that is the only argument."""
+    path = Path(sys.argv[1])
+    path.write_text(document_text(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

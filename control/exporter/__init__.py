@@ -1,0 +1,1 @@
+"""Turn worker telemetry into Prometheus metrics."""

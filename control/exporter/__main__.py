@@ -1,0 +1,5 @@
+"""`python -m control.exporter`, which is how the controller starts it."""
+
+from control.exporter.main import main
+
+main()

@@ -1,0 +1,126 @@
+"""A worker's figures as series of the catalogue, so that those of several processes add up.
+
+Pure. Everything in `counters` only ever grows while a process lives; `gauges` is what holds now.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from aegis import metrics
+from aegis.figures import (
+    CONNECT_BOUNDS_S,
+    TURN_BOUNDS_S,
+    Figures,
+    Histogram,
+    ListenerFigures,
+    ServerFigures,
+)
+from aegis.lifecycle import CLOSE_REASONS
+from aegis.limits import MAX_WORKERS
+from aegis.metrics import Metric
+
+Series = tuple[Metric, tuple[str, ...]]
+"""A metric and the values of its labels, in their order."""
+
+Counts = dict[Series, tuple[float, ...]]
+"""One number per series; for a histogram those of its buckets, not cumulative, then the sum."""
+
+# Series that start with an error's first occurrence hide it from rate(); the usual ones start at 0.
+_USUAL_ACCEPT_ERRORS = ("ECONNABORTED", "EMFILE", "ENFILE")
+_USUAL_CONNECT_ERRORS = ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT")
+
+
+def is_well_formed(figures: Figures) -> bool:
+    """Whether lists have the lengths and the slot the range that types cannot tell."""
+    connects = [len(server.connect_seconds.buckets) for server in figures.servers]
+    return (
+        0 <= figures.slot < MAX_WORKERS
+        and all(len(listener.bytes) == 2 for listener in figures.listeners)
+        and all(length == len(CONNECT_BOUNDS_S) + 1 for length in connects)
+        and len(figures.turn_seconds.buckets) == len(TURN_BOUNDS_S) + 1
+    )
+
+
+def add(total: Counts, more: Mapping[Series, tuple[float, ...]]) -> None:
+    """Add to `total` in place."""
+    for series, numbers in more.items():
+        old = total.get(series)
+        if old is None:
+            total[series] = numbers
+        else:
+            total[series] = tuple(a + b for a, b in zip(old, numbers, strict=True))
+
+
+def total_of(parts: Iterable[Mapping[Series, tuple[float, ...]]]) -> Counts:
+    """Return the sum of all parts."""
+    total: Counts = {}
+    for part in parts:
+        add(total, part)
+    return total
+
+
+def counters(figures: Figures) -> Counts:
+    """Return what one process has counted since it started."""
+    worker = str(figures.slot)
+    parts = [_of_listener(worker, listener) for listener in figures.listeners]
+    parts += [_of_server(worker, server) for server in figures.servers]
+    parts.append(
+        {
+            (metrics.SESSIONS_CUT, (worker,)): (figures.cut,),
+            (metrics.ACCEPT_PAUSES, (worker,)): (figures.accept_pauses,),
+            (metrics.SLAB_SHORTAGES, (worker,)): (figures.slab_shortages,),
+            (metrics.TURN_SECONDS, (worker,)): _of_histogram(figures.turn_seconds),
+            (metrics.BUS_DROPPED, (worker,)): (figures.bus_drops,),
+            (metrics.BUS_ERRORS, (worker,)): (figures.bus_errors,),
+        }
+    )
+    return total_of(parts)
+
+
+def gauges(figures: Figures) -> Counts:
+    """Return what one process has now; the longest turn is not here, it does not add up."""
+    worker = str(figures.slot)
+    parts: list[Counts] = [
+        {(metrics.SLABS, (worker,)): (figures.slabs,)},
+        {(metrics.SLABS_USED, (worker,)): (figures.slabs_used,)},
+    ]
+    parts += [
+        {(metrics.SESSIONS_ACTIVE, (worker, listener.name)): (listener.sessions,)}
+        for listener in figures.listeners
+    ]
+    parts += [
+        {(metrics.CONNECTIONS, (worker, server.backend, server.address)): (server.connections,)}
+        for server in figures.servers
+    ]
+    return total_of(parts)
+
+
+def _of_listener(worker: str, listener: ListenerFigures) -> Counts:
+    labels = (worker, listener.name)
+    closed = dict.fromkeys(CLOSE_REASONS, 0) | listener.closed
+    errors = dict.fromkeys(_USUAL_ACCEPT_ERRORS, 0) | listener.accept_errors
+    counts: Counts = {
+        (metrics.SESSIONS, labels): (listener.accepted,),
+        (metrics.RECEIVED, (*labels, "client")): (listener.bytes[0],),
+        (metrics.RECEIVED, (*labels, "server")): (listener.bytes[1],),
+    }
+    for reason, count in closed.items():
+        counts[metrics.SESSIONS_CLOSED, (*labels, reason)] = (count,)
+    for error, count in errors.items():
+        counts[metrics.ACCEPT_ERRORS, (*labels, error)] = (count,)
+    return counts
+
+
+def _of_server(worker: str, server: ServerFigures) -> Counts:
+    labels = (worker, server.backend, server.address)
+    errors = dict.fromkeys(_USUAL_CONNECT_ERRORS, 0) | server.connect_errors
+    counts: Counts = {
+        (metrics.CONNECTS, labels): (server.connects,),
+        (metrics.CONNECT_SECONDS, labels): _of_histogram(server.connect_seconds),
+    }
+    for error, count in errors.items():
+        counts[metrics.CONNECT_ERRORS, (*labels, error)] = (count,)
+    return counts
+
+
+def _of_histogram(histogram: Histogram) -> tuple[float, ...]:
+    return (*histogram.buckets, histogram.sum_s)

@@ -1,0 +1,140 @@
+"""The exporter's process: telemetry in, HTTP out, nothing that anybody waits for.
+
+    workers, controller ──PUSH──▶ main thread: State ──Snapshot──▶ HTTP threads ──▶ scrapers
+
+The controller runs it on a listening socket that outlives it (--fd); anyone else lets it bind
+metrics.bind. It may be killed at any moment: the workers' next telemetry has all that it knew, but
+for what processes counted that are dead by then.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import zmq
+
+from aegis.addresses import parse_address
+from aegis.config_file import find_config, load_config
+from aegis.errors import AegisError
+from aegis.limits import HEARTBEAT_S
+from aegis.runtime import (
+    Claim,
+    default_runtime_dir,
+    drop_claim,
+    open_runtime_dir,
+    take_claim,
+)
+from control.exporter.receiver import Receiver
+from control.exporter.server import Server
+from control.exporter.web import Site
+from control.sockets import open_listener, probe
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Configuration file, for metrics.bind."),
+]
+RuntimeDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--runtime-dir",
+        metavar="DIR",
+        envvar="AEGIS_RUNTIME_DIR",
+        help="Directory of the bus and of who is alive.",
+    ),
+]
+FdOption = Annotated[int | None, typer.Option("--fd", hidden=True)]
+
+log = logging.getLogger(__name__)
+
+
+def run_exporter(config_file: Path | None, runtime_dir: Path, fd: int | None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        config_file: None looks for one.
+        runtime_dir: made if it is missing.
+        fd: a bound socket to listen on, instead of the configuration's address.
+
+    Raises:
+        AegisError: it could not start.
+    """
+    wakeup, signals = socket.socketpair()
+    with wakeup, signals:
+        _watch_signals(wakeup)
+        address = None if fd is not None else load_config(config_file or find_config()).metrics.bind
+        runtime_dir = open_runtime_dir(runtime_dir)
+        claim = Claim("exporter", os.getpid(), supervised=fd is not None)
+        take_claim(runtime_dir, claim)
+        try:
+            sock = _inherited(fd) if fd is not None else _bound(str(address))
+            with sock:
+                _serve(sock, runtime_dir, signals)
+        finally:
+            drop_claim(runtime_dir, claim)
+
+
+def _watch_signals(wakeup: socket.socket) -> None:
+    wakeup.setblocking(False)
+    signal.set_wakeup_fd(wakeup.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # the wake-up byte is what counts
+
+
+def _bound(text: str) -> socket.socket:
+    address = parse_address(text)
+    probe(address, "metrics")
+    return open_listener(address, "metrics")
+
+
+def _inherited(fd: int) -> socket.socket:
+    try:
+        os.set_inheritable(fd, False)
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise AegisError(f"--fd {fd}: {error.strerror}") from None
+
+
+def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket) -> None:
+    receiver = Receiver(runtime_dir)
+    try:
+        site = Site(receiver.receive())
+        server = Server(sock, site)
+        server.start()
+        log.info("exporter: /metrics on %s port %d", server.server_name, server.server_port)
+        poller = zmq.Poller()
+        poller.register(receiver.socket, zmq.POLLIN)
+        poller.register(signals.fileno(), zmq.POLLIN)
+        try:
+            while signals.fileno() not in dict(poller.poll(int(HEARTBEAT_S * 1000))):
+                site.snapshot = receiver.receive()
+                if not server.running:
+                    raise AegisError("the HTTP thread has ended")
+        finally:
+            server.stop()
+    finally:
+        receiver.close()
+
+
+def _main(
+    config: ConfigOption = None, runtime_dir: RuntimeDirOption = None, fd: FdOption = None
+) -> None:
+    """Turn the workers' telemetry into Prometheus metrics, over HTTP on metrics.bind."""
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s",
+    )
+    try:
+        run_exporter(config, runtime_dir or default_runtime_dir(), fd)
+    except (AegisError, OSError) as error:
+        print(f"aegis-exporter: {error}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(1) from None
+
+
+def main() -> None:
+    """Entry point of aegis-exporter."""
+    typer.run(_main)

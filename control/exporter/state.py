@@ -1,0 +1,126 @@
+"""What the exporter has heard: the last figures of every process, the dead ones' added up.
+
+    telemetry ─▶ receive() ─▶ processes ──fold()──▶ folded       snapshot() ─▶ HTTP threads
+                              (slot, pid)           slot
+
+A slot's counter is the sum over all processes it has had, so it does not fall when one is replaced.
+A process is folded into its slot's sum when `stopped` was its last word, or when it is silent and
+dead. One that is silent and alive (SIGSTOP) keeps its entry, so that its next figures replace the
+last ones instead of being counted beside them; memory is bounded by the processes that live.
+
+Pure but for `alive`; used by one thread. A Snapshot is never changed once it has been made.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from aegis.figures import Figures
+from aegis.limits import FOLD_AFTER_S, STALE_S
+from aegis.messages import Supervision, Telemetry
+from control.exporter.counts import Counts, counters, is_well_formed, total_of
+
+_decode: Callable[[bytes], Telemetry] = msgspec.msgpack.Decoder(Telemetry).decode
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The last word of one process."""
+
+    figures: Figures
+    counts: Counts
+    at: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that is known at one moment; instants are monotonic."""
+
+    started: float
+    processes: tuple[Heard, ...] = ()
+    folded: Mapping[int, Counts] = field(default_factory=dict)
+    """Slot → counters of its processes that are gone."""
+    heard_at: Mapping[int, float] = field(default_factory=dict)
+    """Slot → instant at which any process of it was heard last."""
+    supervision: Supervision | None = None
+    supervision_at: float = 0.0
+    bad_messages: int = 0
+
+    def fresh(self, now: float) -> list[Heard]:
+        """Return the processes that were heard lately."""
+        return [heard for heard in self.processes if now - heard.at <= STALE_S]
+
+    def controller(self, now: float) -> Supervision | None:
+        """Return what the controller said if it was lately."""
+        return self.supervision if now - self.supervision_at <= STALE_S else None
+
+    def slots(self, now: float) -> set[int]:
+        """Return the slots that there are: the controller's, or without one all that were heard."""
+        supervision = self.controller(now)
+        if supervision is None:
+            return set(self.heard_at)
+        fresh = {heard.figures.slot for heard in self.fresh(now)}
+        return fresh | {seat.slot for seat in supervision.seats if seat.slot >= 0}
+
+
+class State:
+    """Collects telemetry."""
+
+    def __init__(self, started: float, alive: Callable[[int, int], bool]) -> None:
+        """`alive` tells of slot and pid whether that worker process still lives."""
+        self._started = started
+        self._alive = alive
+        self._processes: dict[tuple[int, int], Heard] = {}
+        self._folded: dict[int, Counts] = {}
+        self._heard_at: dict[int, float] = {}
+        self._supervision: Supervision | None = None
+        self._supervision_at = 0.0
+        self._bad_messages = 0
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take in one message, or count that it made no sense."""
+        try:
+            message = _decode(data)
+        except msgspec.MsgspecError:
+            self._bad_messages += 1
+            return
+        if isinstance(message, Supervision):
+            self._supervision, self._supervision_at = message, now
+        elif is_well_formed(message):
+            self._hear(message, now)
+        else:
+            self._bad_messages += 1
+
+    def fold(self, now: float) -> None:
+        """Forget the processes that are silent and dead, all but what they have counted."""
+        for (slot, pid), heard in list(self._processes.items()):
+            if now - heard.at > FOLD_AFTER_S and not self._alive(slot, pid):
+                self._fold(slot, pid)
+
+    def snapshot(self) -> Snapshot:
+        """Return what is known now."""
+        return Snapshot(
+            started=self._started,
+            processes=tuple(self._processes.values()),
+            folded=dict(self._folded),
+            heard_at=dict(self._heard_at),
+            supervision=self._supervision,
+            supervision_at=self._supervision_at,
+            bad_messages=self._bad_messages,
+        )
+
+    def _hear(self, figures: Figures, now: float) -> None:
+        slot, pid = figures.slot, figures.pid
+        last = self._processes.get((slot, pid))
+        if last is not None and figures.turns < last.figures.turns:
+            self._fold(slot, pid)  # a loop does not turn back: another process got the pid
+        self._heard_at[slot] = now
+        self._processes[slot, pid] = Heard(figures, counters(figures), now)
+        if figures.phase == "stopped":
+            self._fold(slot, pid)
+
+    def _fold(self, slot: int, pid: int) -> None:
+        # A new dict: snapshots hold the old one.
+        gone = self._processes.pop((slot, pid))
+        self._folded[slot] = total_of([self._folded.get(slot, {}), gone.counts])
