@@ -30,6 +30,8 @@ class Boot(msgspec.Struct, frozen=True, tag="boot"):
     """What to be at first: who replaces a drained worker must not open the doors."""
     listeners: dict[str, int]
     """Listener name → inherited fd of this slot's listening socket."""
+    controller: int = 0
+    """Pid of the parent: a worker that has another one by then is an orphan nobody knows of."""
 
 
 class Desired(msgspec.Struct, frozen=True, tag="desired"):

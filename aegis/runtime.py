@@ -11,6 +11,7 @@ got the pid later (pidfd_open(2)).
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -137,8 +138,12 @@ def read_claim(path: Path) -> Claim | None:
     while True:
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
+            raise
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not meet
         except BlockingIOError:
@@ -148,15 +153,27 @@ def read_claim(path: Path) -> Claim | None:
                 return None
             time.sleep(0.005)  # locked, not yet written: its owner is between the two calls
         else:
-            path.unlink(missing_ok=True)
+            _unlink_stale(path, fd)
             return None
         finally:
             os.close(fd)
 
 
+def _unlink_stale(path: Path, fd: int) -> None:
+    """Unlink the file that `fd` is, unless another stands there by now, which may be held."""
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as we have it the path stays
+        if os.path.samestat(os.fstat(fd), path.stat()):
+            path.unlink()
+
+
 def living(runtime_dir: Path) -> list[Claim]:
     """Return the claims of all living processes; stale files are removed on the way."""
-    claims = (read_claim(path) for path in sorted(runtime_dir.glob("*.pid")))
+    try:
+        paths = sorted(runtime_dir.glob("*.pid"))
+    except OSError:  # no directory, or no name of one
+        return []
+    claims = (read_claim(path) for path in paths)
     return [claim for claim in claims if claim is not None]
 
 
@@ -181,6 +198,7 @@ def send_signal(pidfd: int, number: signal.Signals) -> None:
 def remove_sockets(runtime_dir: Path) -> None:
     """Unlink the bus's socket files whose owner is gone; for who holds the controller's claim."""
     for name in SOCKET_FILES:
-        (runtime_dir / name).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            (runtime_dir / name).unlink()
     if read_claim(runtime_dir / Claim("exporter", 0).file_name) is None:
         (runtime_dir / EXPORTER_SOCKET_FILE).unlink(missing_ok=True)

@@ -21,6 +21,7 @@ import zmq
 from aegis import bus
 from aegis.addresses import parse_address
 from aegis.config import Config
+from aegis.errors import AegisError
 from aegis.lifecycle import Goal, ProxyPhase
 from aegis.limits import HEARTBEAT_S, KILL_AFTER_S, STALE_S, TICK_S
 from aegis.messages import (
@@ -80,8 +81,6 @@ class Controller:
         orphans = self._end_orphaned_exporters()
         if not orphans:
             remove_sockets(self._runtime_dir)
-            for listener in self._config.listeners:
-                probe(parse_address(listener.bind), f'listener "{listener.name}"')
         if self._exporter is not None:
             address = parse_address(self._config.metrics.bind)
             probe(address, "metrics")
@@ -99,8 +98,17 @@ class Controller:
             if self._metrics is not None:
                 self._metrics.close()
             self._context.destroy(linger=0)
+            self._wakeup.close()
+            self._signals.close()
             living(self._runtime_dir)  # removes the claims of workers that were killed
             remove_sockets(self._runtime_dir)
+
+    def _probe_drained(self) -> None:
+        """A drained TCP listener does not listen: another Aegis of ours may do so there by now."""
+        for listener in self._config.listeners:
+            address = parse_address(listener.bind)
+            if not address.is_unix:
+                probe(address, f'listener "{listener.name}"')
 
     # --- start ---------------------------------------------------------------------------------
 
@@ -146,6 +154,7 @@ class Controller:
                     heard[report.figures.pid] = report
         for pid, process in orphans.items():
             self._supervisor.adopt(process, heard.get(pid))
+        self._supervisor.adopted()
 
     def _watch_signals(self) -> None:
         self._wakeup.setblocking(False)
@@ -254,6 +263,11 @@ class Controller:
         if goal == "stopped":
             return Refused("aegis is stopping")
         if isinstance(request, Resume):
+            try:
+                if self._phase() == "drained":
+                    self._probe_drained()
+            except AegisError as error:
+                return Refused(str(error))
             return self._set_goal("serving", None)
         return self._set_goal("drained", request.timeout_s)
 

@@ -14,7 +14,7 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from aegis.addresses import Address, parse_address
@@ -67,63 +67,84 @@ def open_listener(address: Address, what: str) -> socket.socket:
 
 
 def open_slots(
-    config: Config, slots: list[int], sharing: SlotSockets | None = None
-) -> dict[int, SlotSockets]:
-    """Open every listener for the given slots.
+    config: Config, slots: dict[int, SlotSockets], known: Iterable[SlotSockets] = ()
+) -> None:
+    """Open, in place, every listener that a slot does not have yet.
 
     Args:
         config: the listeners.
-        slots: the slots that have no sockets.
-        sharing: the sockets of a slot that has; its unix listeners serve the new ones as well.
+        slots: the slots, each with the sockets that it has.
+        known: sockets of other slots; their unix listeners serve these as well.
 
     Raises:
-        AegisError: as for `probe`; nothing stays open then.
+        AegisError: as for `probe`; what was opened is closed again.
     """
-    opened: dict[int, SlotSockets] = {slot: {} for slot in slots}
+    opened: list[tuple[SlotSockets, str]] = []
     made: list[Path] = []
     try:
         for listener in config.listeners:
-            address, what = parse_address(listener.bind), f'listener "{listener.name}"'
-            if not address.is_unix:
-                for slot in slots:
-                    opened[slot][listener.name] = open_listener(address, what)
-            elif slots:
-                first = (sharing or {}).get(listener.name)
-                if first is None:
-                    first = opened[slots[0]][listener.name] = open_listener(address, what)
-                    made.append(Path(str(address.sockaddr)))
-                for slot in slots:
-                    if listener.name not in opened[slot]:
-                        opened[slot][listener.name] = first.dup()
+            name, address = listener.name, parse_address(listener.bind)
+            shared = [s[name] for s in [*slots.values(), *known] if name in s][:1]
+            for sockets in slots.values():
+                if name in sockets:
+                    continue
+                if address.is_unix and shared:
+                    sockets[name] = shared[0].dup()
+                else:
+                    sockets[name] = open_listener(address, f'listener "{name}"')
+                    shared = [sockets[name]]
+                    if address.is_unix:
+                        made.append(Path(str(address.sockaddr)))
+                opened.append((sockets, name))
     except AegisError:
-        for sockets in opened.values():
-            close_all(sockets)
+        for sockets, name in opened:
+            sockets.pop(name).close()
         for path in made:
             path.unlink(missing_ok=True)
         raise
-    return opened
 
 
-def take_over(pidfd: int, fds: dict[str, int], config: Config) -> SlotSockets | None:
-    """Duplicate the listening sockets of a living worker; None where the kernel does not let us.
+def take_over(pidfd: int, fds: dict[str, int], config: Config) -> SlotSockets:
+    """Duplicate the listening sockets of a living worker, as far as the kernel lets us.
 
     Args:
         pidfd: the worker.
         fds: listener name → fd in the worker, from its report.
-        config: only sockets bound to what it says are taken; all listeners must be there.
+        config: only sockets bound to what it says are taken.
     """
     taken: SlotSockets = {}
     for listener in config.listeners:
         fd = fds.get(listener.name)
         copy = -1 if fd is None else _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
-        if copy >= 0:
-            os.set_inheritable(copy, False)
-            sock = taken[listener.name] = socket.socket(fileno=copy)
-            if _bound_to(sock, parse_address(listener.bind)):
-                continue
-        close_all(taken)
-        return None
+        if copy < 0:
+            continue
+        os.set_inheritable(copy, False)
+        sock = socket.socket(fileno=copy)
+        # O_NONBLOCK is the open file's, which the worker shares: a socket object that takes itself
+        # for blocking would clear it in dup(), and the worker would hang in accept(2).
+        sock.setblocking(False)
+        if _bound_to(sock, parse_address(listener.bind)):
+            taken[listener.name] = sock
+        else:
+            sock.close()
     return taken
+
+
+def addresses_of(pidfd: int, fds: dict[str, int]) -> set[str]:
+    """Return where the listening sockets of a living worker are bound, as Address.text."""
+    held = set()
+    for fd in fds.values():
+        copy = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+        if copy < 0:
+            continue
+        with socket.socket(fileno=copy) as sock:
+            name = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            held.add(f"unix:{name}")
+        else:
+            host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
+            held.add(f"{host}:{name[1]}")
+    return held
 
 
 def close_all(sockets: SlotSockets) -> None:

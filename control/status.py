@@ -26,6 +26,7 @@ def proxy_phase(supervisor: Supervisor, *, has_served: bool) -> ProxyPhase:
         for seat in supervisor.seats
     ]
     if supervisor.goal == "drained":
+        phases += ["draining" for seat in supervisor.seats if seat.retiring]
         return "drained" if all(phase == "drained" for phase in phases) else "draining"
     serving = any if has_served else all
     return "serving" if serving(phase == "serving" for phase in phases) else "starting"

@@ -7,10 +7,12 @@ that someone sent SIGTERM are the same case: the slot wants a successor on the s
 """
 
 import logging
+import os
 import socket
 from collections.abc import Callable
 from time import monotonic
 
+from aegis.addresses import parse_address
 from aegis.config import Config, config_digest
 from aegis.errors import AegisError
 from aegis.lifecycle import Goal
@@ -18,7 +20,7 @@ from aegis.limits import KILL_AFTER_S
 from aegis.messages import Boot, Report
 from control.process import Process, spawn_worker
 from control.seat import Seat
-from control.sockets import SlotSockets, close_all, open_slots, take_over
+from control.sockets import SlotSockets, addresses_of, close_all, open_slots, probe, take_over
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Supervisor:
         self._runtime_dir = runtime_dir
         self._sockets: dict[int, SlotSockets] = {}
         self._changed = changed
+        self._held: set[str] = set()  # addresses that we, or workers before us, have
 
     # --- sockets -------------------------------------------------------------------------------
 
@@ -52,21 +55,25 @@ class Supervisor:
         Raises:
             AegisError: an address cannot be bound.
         """
-        slots = [s.slot for s in self.seats if s.current is None and s.slot not in self._sockets]
-        sharing = next(iter(self._sockets.values()), None)
-        self._sockets |= open_slots(self.config, slots, sharing)
+        slots = {s.slot: self._sockets.setdefault(s.slot, {}) for s in self.seats if not s.current}
+        for listener in self.config.listeners:
+            address = parse_address(listener.bind)
+            if slots and address.text not in self._held:
+                probe(address, f'listener "{listener.name}"')
+                self._held.add(address.text)
+        open_slots(self.config, slots, self._sockets.values())
 
     def _spawn(self, seat: Seat) -> Process:
-        if seat.slot not in self._sockets:
-            try:
-                self.open_sockets()
-            except AegisError as error:
-                raise OSError(str(error)) from None
+        try:
+            self.open_sockets()  # a slot whose worker kept them to itself has none so far
+        except AegisError as error:
+            raise OSError(str(error)) from None
         fds = {name: sock.fileno() for name, sock in self._sockets[seat.slot].items()}
         return spawn_worker(
             Boot(
                 slot=seat.slot,
                 cpu=self.cpus[seat.slot],
+                controller=os.getpid(),
                 runtime_dir=self._runtime_dir,
                 config=self.config,
                 goal=self.goal,
@@ -90,11 +97,12 @@ class Supervisor:
             self.seats[0].retiring.append(process)
             self.retire(process)
             return
+        self._held |= addresses_of(process.pidfd, report.fds)
         sockets = take_over(process.pidfd, report.fds, self.config)
-        if sockets is not None and slot not in self._sockets:
-            self._sockets[slot] = sockets
-        elif sockets is not None:
+        if slot in self._sockets:
             close_all(sockets)
+        else:
+            self._sockets[slot] = sockets
         fit = report.config == self.digest and report.figures.phase in {"serving", "drained"}
         if fit and seat.current is None:
             log.info("%s: adopted pid %d", seat.name, process.pid)
@@ -102,6 +110,14 @@ class Supervisor:
             seat.current = process
         else:
             seat.retiring.append(process)  # until its successor serves it goes on, see `_judge`
+
+    def adopted(self) -> None:
+        """Retire what shares a slot with an adopted worker that serves; nobody else would."""
+        for seat in self.seats:
+            if seat.current is not None:
+                for process in seat.retiring:
+                    if process.pid not in self.retired:
+                        self.retire(process)
 
     def heard(self, report: Report) -> None:
         """Note a worker's report."""
@@ -152,7 +168,9 @@ class Supervisor:
         if not (seat.flapping and others and self.goal == "serving"):
             return
         for sock in self._sockets.get(seat.slot, {}).values():
-            if sock.family != socket.AF_UNIX:
+            # One that does not listen must not be shut down: see Listener.refuse.
+            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+            if sock.family != socket.AF_UNIX and listens:
                 try:
                     sock.shutdown(socket.SHUT_RD)
                 except OSError as error:  # ENOTCONN: it did not listen

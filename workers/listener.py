@@ -99,8 +99,11 @@ class Listener:
         self._sync()
         if self._accepting:
             return
-        with contextlib.suppress(OSError):  # ENOTCONN: it did not listen
-            self._sock.shutdown(socket.SHUT_RD)
+        # A second shutdown would stay (inet_shutdown: sk_shutdown |= how unless it listens), and
+        # each connection accepted after a later listen() would inherit it: an end at once.
+        if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            with contextlib.suppress(OSError):  # ENOTCONN: another holder was quicker
+                self._sock.shutdown(socket.SHUT_RD)
 
     def leave(self) -> None:
         """Stop accepting; the socket goes on living with its other holders."""

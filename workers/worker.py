@@ -35,7 +35,7 @@ from workers.loop import READ, Loop
 from workers.slab import Slabs
 from workers.timers import Alarm
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("workers.worker")  # it runs as __main__
 
 
 class Worker:
@@ -89,6 +89,8 @@ class Worker:
         self._controller, self._epoch = desired.controller, desired.epoch
         deadline = desired.retired.get(os.getpid())
         if deadline is not None:
+            if desired.goal != "serving":
+                deadline = min(deadline, desired.deadline)
             self._retire(deadline)
         elif desired.goal == "serving":
             self._exit_when_drained = self._retired
@@ -205,7 +207,6 @@ def main() -> int:
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s",
     )
-    parent = os.getppid()
     boot = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Boot)
     os.sched_setaffinity(0, {boot.cpu})
     runtime_dir = Path(boot.runtime_dir)
@@ -219,7 +220,8 @@ def main() -> int:
     )
     take_claim(runtime_dir, claim)
     try:
-        if os.getppid() != parent:  # whoever cleans up after it may have missed our claim
+        # Whoever cleaned up after a dead controller may have missed our claim.
+        if boot.controller not in {0, os.getppid()}:
             log.error("worker %d: the controller died while this worker started", boot.slot)
             return 1
         Worker(boot).run()

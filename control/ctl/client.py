@@ -10,7 +10,7 @@ from aegis import bus
 from aegis.errors import AegisError
 from aegis.limits import REQUEST_TIMEOUT_S, TICK_S
 from aegis.messages import Accepted, Refused, Request, Status, StatusRequest, WorkerStatus
-from aegis.runtime import Claim, read_claim
+from aegis.runtime import Claim, living, read_claim
 
 console = Console(stderr=True, highlight=False)
 
@@ -30,6 +30,11 @@ def need_controller(runtime_dir: Path) -> Claim:
         AegisError: there is none.
     """
     claim = controller_claim(runtime_dir)
+    if claim is None and (orphans := [c for c in living(runtime_dir) if c.role == "worker"]):
+        raise AegisError(
+            f"the controller in {runtime_dir} has died; {len(orphans)} worker(s) go on serving: "
+            "`start` takes them over, `stop` ends them"
+        )
     if claim is None:
         raise AegisError(f"aegis is not running in {runtime_dir}")
     return claim
@@ -69,11 +74,11 @@ def wait_until(runtime_dir: Path, epoch: int, doing: str, done: Callable[[Status
     with Progress(doing) as progress:
         while True:
             status = fetch_status(runtime_dir)
-            if done(status):
-                return status
             late = [
                 w for w in status.workers if w.pid is not None and not _applied(w, status, epoch)
             ]
+            if not late and done(status):
+                return status
             if not late:
                 patience = monotonic() + REQUEST_TIMEOUT_S
             elif monotonic() > patience:

@@ -1,5 +1,6 @@
 """aegis-ctl start."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -82,11 +83,14 @@ def _wait_for_serving(
         while True:
             if child.poll() is not None:
                 said = log_file.read_bytes()[already:].decode(errors="replace").strip()
-                why = said.removeprefix("aegis-controller: ") or f"exit code {child.returncode}"
+                why = said.rpartition("aegis-controller: ")[2] or f"exit code {child.returncode}"
                 raise AegisError(why)
             claim = controller_claim(directory)
+            status = None
             if claim is not None and claim.pid == child.pid:
-                status = fetch_status(directory)
+                with contextlib.suppress(BusError):  # it may be about to give up
+                    status = fetch_status(directory, timeout_s=1.0)
+            if status is not None:
                 if status.phase == "serving":
                     return
                 progress.show(status)

@@ -25,23 +25,32 @@ def stop(
 ) -> None:
     """Drain, then end every process; returns when all is gone."""
     directory = runtime_dir or default_runtime_dir()
-    if controller_claim(directory) is not None:
-        _stop_controller(directory, Stop(now, timeout))
-        typer.echo("aegis has stopped")
-    elif orphans := [c for c in living(directory) if c.supervised]:
+    controller = controller_claim(directory)
+    if controller is not None:
+        _stop_controller(directory, controller, Stop(now, timeout))
+    if orphans := [c for c in living(directory) if c.supervised]:
         _stop_orphans(directory, orphans, now=now, timeout_s=timeout)
         typer.echo("aegis has stopped (its controller had died before)")
+    elif controller is not None:
+        typer.echo("aegis has stopped")
     else:
+        with contextlib.suppress(OSError):  # no such directory
+            remove_sockets(directory)  # of a controller that was killed when it had no workers
         typer.echo(f"aegis is not running in {directory}")
 
 
-def _stop_controller(directory: Path, request: Stop) -> None:
+def _stop_controller(directory: Path, claim: Claim, request: Stop) -> None:
+    pidfd = open_process(directory, claim)
+    if pidfd is None:
+        return
+    process = Process(claim.pid, pidfd, None)
     command(directory, request)
     with Progress("stopping") as progress:
-        while controller_claim(directory) is not None:
-            with contextlib.suppress(BusError):  # gone between the two questions
-                progress.show(fetch_status(directory, timeout_s=1.0))
-            sleep(TICK_S)
+        while not process.wait(TICK_S):
+            if controller_claim(directory) == claim:
+                with contextlib.suppress(BusError):  # gone between the two questions
+                    progress.show(fetch_status(directory, timeout_s=1.0))
+    process.close()
 
 
 def _stop_orphans(

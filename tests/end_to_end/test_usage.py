@@ -1,0 +1,79 @@
+"""The command line itself: exit codes, what is usage, and `check`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.echo import Echo
+from tests.proxy import Proxies
+
+SAMPLE = Path(__file__).parents[2] / "ops" / "aegis.toml"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["launch"],
+        ["start", "--quickly"],
+        ["start", "now"],
+        ["start", "--config"],
+        ["drain", "--timeout", "soon"],
+        ["drain", "--timeout", "-1"],
+        ["drain", "--timeout", "nan"],
+        ["stop", "--timeout", "-0.5"],
+        ["stop", "--timeout", "nan"],
+        ["status", "--xml"],
+        ["check"],
+        ["check", "a", "b"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_command_is_usage(proxies: Proxies, arguments: list[str]) -> None:
+    aegis = proxies.new("127.0.0.1:9")
+    result = aegis.ctl(*arguments)
+    assert result.returncode == 2, result
+    assert result.stderr
+    assert "Traceback" not in result.stderr
+    assert not aegis.runtime_dir.exists()
+
+
+@pytest.mark.parametrize("command", [[], ["start"], ["drain"], ["stop"], ["status"], ["check"]])
+def test_help_says_what_there_is(proxies: Proxies, command: list[str]) -> None:
+    said = proxies.new("127.0.0.1:9").done(*command, "--help")
+    assert "Usage: aegis-ctl" in said
+
+
+def test_the_version_is_told(proxies: Proxies) -> None:
+    assert proxies.new("127.0.0.1:9").done("--version").startswith("aegis ")
+
+
+def test_the_sample_is_a_good_configuration(proxies: Proxies) -> None:
+    said = proxies.new("127.0.0.1:9").done("check", str(SAMPLE))
+    assert "2 listener(s), 1 backend(s)" in said
+
+
+def test_check_lists_every_problem_and_starts_nothing(proxies: Proxies) -> None:
+    aegis = proxies.new("127.0.0.1:9", slabs=1, colour="red")
+    result = aegis.ctl("check", str(aegis.config_file))
+    assert (result.returncode, result.stdout) == (1, "")
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(str(aegis.config_file) in line for line in lines)
+    assert not aegis.processes()
+    assert not aegis.runtime_dir.exists()
+
+
+def test_check_of_what_cannot_be_read_says_so_in_one_line(proxies: Proxies) -> None:
+    aegis = proxies.new("127.0.0.1:9")
+    for path, why in ((aegis.directory / "none", "No such file"), (aegis.directory, "directory")):
+        result = aegis.ctl("check", str(path))
+        assert result.returncode == 1
+        assert len(result.stderr.splitlines()) == 1
+        assert why in result.stderr
+
+
+def test_check_does_not_mind_that_the_proxy_runs(proxies: Proxies, echo: Echo) -> None:
+    aegis = proxies.started(echo.address)
+    aegis.done("check", str(aegis.config_file))
+    assert json.loads(aegis.done("status", "--json"))["phase"] == "serving"
