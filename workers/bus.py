@@ -65,5 +65,5 @@ class Bus:
         raise error
 
     def close(self) -> None:
-        """Close the sockets; what was just sent has a moment to leave."""
-        self._context.destroy(linger=200)
+        """Close the sockets; what was just sent has a second to leave, on a busy core too."""
+        self._context.destroy(linger=1000)

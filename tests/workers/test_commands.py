@@ -92,6 +92,7 @@ def test_the_goal_stopped_ends_the_worker_with_exit_code_0(first: str, rig: Rig)
         proxy.bus.publish("drained")
         proxy.await_phase("drained")
     proxy.bus.publish("stopped", timeout_s=60)
+    proxy.await_phase("stopped")  # repeats the command, as a controller does: SUB may join late
     assert proxy.worker.exit_code() == 0
 
 
