@@ -3,6 +3,7 @@
 import signal
 from time import monotonic
 
+import psutil
 import pytest
 
 from tests.end_to_end.echo import Echo, works
@@ -103,8 +104,10 @@ def test_a_worker_being_born_when_the_controller_dies_does_not_stay(
     controller = aegis.controller
     aegis.kill(aegis.pids()[0])
 
-    def newborn() -> int:
-        return next((p.pid for p in aegis.processes() if p.pid != controller), 0)
+    def newborn() -> int:  # with a command line of its own: before exec it holds our claim's lock
+        parent = psutil.Process(controller).cmdline()
+        others = (p for p in aegis.processes() if p.pid != controller)
+        return next((p.pid for p in others if p.cmdline() not in ([], parent)), 0)
 
     child = wait_until(newborn, "a successor is started")
     aegis.kill(child, signal.SIGSTOP)
