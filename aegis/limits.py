@@ -19,6 +19,15 @@ WHEEL_SLOTS = 512  # the wheel spans 51 s; longer timeouts are looked at once pe
 CONNECT_ATTEMPTS = 8  # a ceiling on `connect_attempts`; each costs a client its waiting time
 REFUSE_SETTLE_S = 0.05  # a drain waits this long for handshakes under way before it closes the port
 
+# --- hot pipes -------------------------------------------------------------------------------
+MAX_PIPELINED = 4_096  # replies one client may have outstanding before it is read no further
+MAX_OPENING = 4  # pipes being opened at once for one kind of setup
+GROW_AFTER_S = 0.005  # every pipe has made its clients wait so long for one reply: open another
+SLOW_CLIENT_S = 5.0  # a client that takes no replies may hold up others on its pipe so long
+LINGER_S = 1.0  # after the last answer: how long the client may take to close
+RECONNECT_MIN_S = 0.1  # after all servers have refused
+RECONNECT_MAX_S = 2.0
+
 # --- lifecycle -------------------------------------------------------------------------------
 HEARTBEAT_S = 1.0  # commands, reports and telemetry are repeated this often
 STALE_S = 3.0  # three heartbeats missed: what was last said is no longer believed
@@ -48,6 +57,8 @@ FOLD_AFTER_S = 10 * STALE_S  # silence after which a dead worker's counters beco
 MAX_WORKERS = 1_024
 MAX_TIMEOUT_S = 30 * 24 * 3600.0
 MAX_NAME_CHARS = 64  # names become label values and table cells
+MAX_CONNECTIONS = 1_000_000
+MAX_QUEUE = 1_000_000
 MAX_BACKLOG = 65_535  # listen(2) queue; net.core.somaxconn, 4_096 by default, cuts it anyway
 MAX_KEEPALIVE_S = 32_767  # MAX_TCP_KEEPIDLE of the kernel; setsockopt refuses more
 MAX_SLAB_MEMORY_BYTES = 4 << 30  # slab_bytes * slabs of one worker; more is a typing error
