@@ -124,6 +124,48 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             description="Attempts in all, over the servers, before the client is closed.",
         ),
     ] = 3
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=limits.MAX_CONNECTIONS,
+            description="Connections to the servers, over all workers; more clients wait their "
+            "turn. 0 = no limit.",
+        ),
+    ] = 0
+    queue_timeout_s: Annotated[
+        PositiveTimeout, Meta(description="How long a client may wait for a connection.")
+    ] = 5.0
+    queue_max: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=limits.MAX_QUEUE,
+            description="Clients that may wait for a pipe in each worker; more are refused.",
+        ),
+    ] = 1_000
+    pool_min: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=limits.MAX_CONNECTIONS,
+            description="Pipes kept open ahead of need, over all workers, for each protocol.",
+        ),
+    ] = 0
+    max_idle_s: Annotated[
+        Timeout,
+        Meta(
+            description="A pipe beyond `pool_min` that nobody used for so long is closed; "
+            "0 = never."
+        ),
+    ] = 60.0
+    max_lifetime_s: Annotated[
+        Timeout,
+        Meta(
+            description="A pipe is replaced after about so long, at a moment when it owes "
+            "nothing; 0 = never."
+        ),
+    ] = 3600.0
     server_fin_timeout_s: Annotated[
         Timeout,
         Meta(

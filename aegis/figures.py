@@ -58,6 +58,34 @@ class ServerFigures(msgspec.Struct):
     )
 
 
+class BackendFigures(msgspec.Struct):
+    """One backend in one worker: its budget of connections, and who waits for one."""
+
+    backend: str
+    open: int = 0
+    """Connections, idle pipes included."""
+    busy: int = 0
+    """Connections that serve somebody."""
+    waiting: int = 0
+    """Clients that wait for a connection."""
+    longest_wait_s: float = 0.0
+    """Of those that wait now."""
+
+
+class PoolFigures(msgspec.Struct):
+    """The pipes of one backend and protocol in one worker; PgBouncer's figures and ours."""
+
+    backend: str
+    protocol: str
+    pipes: dict[str, int] = {}
+    """State → now: connecting, idle, active, alone."""
+    opened: int = 0
+    pins: dict[str, int] = {}
+    """Reason → clients that needed a pipe of their own."""
+    losses: dict[str, int] = {}
+    """Reason → pipes that ended otherwise than by us, or broke the protocol."""
+
+
 class Figures(msgspec.Struct, tag="figures"):
     """All that one worker counts."""
 
@@ -85,6 +113,8 @@ class Figures(msgspec.Struct, tag="figures"):
     """Reports and telemetry that found no room or no peer."""
     bus_errors: int = 0
     """Messages that could not be understood."""
+    backends: list[BackendFigures] = []
+    pools: list[PoolFigures] = []
 
     @property
     def sessions(self) -> int:

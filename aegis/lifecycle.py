@@ -32,6 +32,13 @@ CloseReason = Literal[
     "idle_timeout",
     "client_fin_timeout",  # the server had closed its half, the client stayed silent
     "server_fin_timeout",  # the client had closed its half, the server stayed silent
+    "queue_full",  # too many clients waited for a connection already
+    "queue_timeout",  # waited for a connection in vain
+    "server_lost",  # a pipe ended with replies of this client due
+    "slow_client",  # held up a pipe that others waited for
+    "protocol_error",  # the client's bytes are not the listener's protocol
+    "refused_request",  # a request that the protocol's framer refuses, or a client that said quit
+    "drained",  # between two requests, because the worker drains
     "drain_deadline",  # cut when the time for finishing was over, or by `stop --now`
     "refused",  # came to a drained unix listener, whose socket cannot be closed and reopened
     "error",  # an errno nobody foresaw; the worker logs it

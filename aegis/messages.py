@@ -30,6 +30,8 @@ class Boot(msgspec.Struct, frozen=True, tag="boot"):
     """What to be at first: who replaces a drained worker must not open the doors."""
     listeners: dict[str, int]
     """Listener name → inherited fd of this slot's listening socket."""
+    shares: dict[str, int] = {}
+    """Backend → how many connections this worker may have, where there is a limit."""
     controller: int = 0
     """Pid of the parent: a worker that has another one by then is an orphan nobody knows of."""
 
@@ -43,6 +45,8 @@ class Desired(msgspec.Struct, frozen=True, tag="desired"):
     goal: Goal
     deadline: float
     """Instant at which sessions that still drain are cut; 0 while the goal is `serving`."""
+    shares: dict[int, dict[str, int]] = {}
+    """Pid → backend → how many connections the worker may have, where there is a limit."""
     retired: dict[int, float] = {}
     """Pid of each worker that has a successor on its slot → instant at which it cuts the rest."""
 

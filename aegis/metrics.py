@@ -51,6 +51,11 @@ LABELS = {
     "server": "Address of the server, as configured.",
     "from": "`client` or `server`: who sent the bytes.",
     "reason": "Why a session closed: " + ", ".join(f"`{word}`" for word in CLOSE_REASONS) + ".",
+    "protocol": "The listener's protocol.",
+    "pipe": "`connecting`, `idle`, `active` (owes replies) or `alone` (one client's).",
+    "loss": "`server_lost`, `unexpected` (bytes that nobody was owed), `protocol_error`, "
+    "`reset_failed`, `setup_timeout` or `error`.",
+    "pin": "`long_request`, or a word of the protocol's framer: docs/protocols.",
     "error": "Name of the errno, such as `ECONNREFUSED`; `ETIMEDOUT` is our own deadline too.",
     "phase": "Of a worker: "
     + ", ".join(f"`{word}`" for word in get_args(Phase))
@@ -99,6 +104,30 @@ CONNECT_SECONDS = Metric(
     ("worker", "backend", "server"),
     "Time that established connections took to connect.",
     CONNECT_BOUNDS_S,
+)
+
+# --- pipes -----------------------------------------------------------------------------------
+BACKEND_BUSY = _gauge(
+    "aegis_backend_busy", "worker backend", "Connections that serve somebody at this moment."
+)
+BACKEND_WAITING = _gauge(
+    "aegis_backend_waiting", "worker backend", "Clients that wait for a connection."
+)
+PIPES = _gauge(
+    "aegis_pipes", "worker backend protocol pipe", "Pipes by what they do at this moment."
+)
+PIPES_OPENED = _counter(
+    "aegis_pipes_opened_total", "worker backend protocol", "Pipes that were begun to be opened."
+)
+PIPES_LOST = _counter(
+    "aegis_pipes_lost_total",
+    "worker backend protocol loss",
+    "Pipes that the server ended or that broke the protocol, by how.",
+)
+PINS = _counter(
+    "aegis_pins_total",
+    "worker backend protocol pin",
+    "Clients that got a pipe of their own for a while, by what for.",
 )
 
 # --- buffers and loop ------------------------------------------------------------------------

@@ -182,6 +182,7 @@ class Controller:
             elif source is self._reports:
                 for report in self._receive_reports():
                     self._supervisor.heard(report)
+                self._supervisor.share(self._epoch)
             else:
                 for number in self._signals.recv(256):
                     if number != signal.SIGCHLD:  # which is only there to wake us
@@ -230,6 +231,7 @@ class Controller:
                 epoch=self._epoch,
                 goal=supervisor.goal,
                 deadline=self._deadline,
+                shares=supervisor.shares.of(p.pid for p in supervisor.processes),
                 retired=supervisor.retired,
             ),
         )
@@ -286,10 +288,11 @@ class Controller:
             self._changed()
         return Accepted(self._epoch)
 
-    def _changed(self) -> None:
-        """Publish a new epoch at the end of this turn."""
+    def _changed(self) -> int:
+        """Publish a new epoch at the end of this turn; returns it."""
         self._epoch += 1
         self._next_heartbeat = 0.0
+        return self._epoch
 
     def _status(self) -> Reply:
         controller = ControllerStatus(

@@ -15,11 +15,13 @@ from time import monotonic
 from aegis.addresses import parse_address
 from aegis.config import Config, config_digest
 from aegis.errors import AegisError
+from aegis.figures import BackendFigures
 from aegis.lifecycle import Goal
 from aegis.limits import KILL_AFTER_S
 from aegis.messages import Boot, Report
 from control.process import Process, spawn_worker
 from control.seat import Seat
+from control.shares import Need, Shares
 from control.sockets import SlotSockets, addresses_of, close_all, open_slots, probe, take_over
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class Supervisor:
     """The workers' seats and sockets. `changed` is called when `retired` has a new entry."""
 
     def __init__(
-        self, config: Config, cores: list[int], runtime_dir: str, changed: Callable[[], None]
+        self, config: Config, cores: list[int], runtime_dir: str, changed: Callable[[], int]
     ) -> None:
         """One seat per worker; worker `i` is pinned to `cores[i % len(cores)]`."""
         count = len(cores) if config.workers == "auto" else config.workers
@@ -41,6 +43,7 @@ class Supervisor:
         self.seats = [Seat(f"worker {slot}", slot, self._spawn) for slot in range(count)]
         self._runtime_dir = runtime_dir
         self._sockets: dict[int, SlotSockets] = {}
+        self.shares = Shares(config)
         self._changed = changed
         self._held: set[str] = set()  # addresses that we, or workers before us, have
 
@@ -69,17 +72,44 @@ class Supervisor:
         except AegisError as error:
             raise OSError(str(error)) from None
         fds = {name: sock.fileno() for name, sock in self._sockets[seat.slot].items()}
-        return spawn_worker(
+        shares = self.shares.for_new_worker(len(self.seats), self._needs())
+        process = spawn_worker(
             Boot(
                 slot=seat.slot,
                 cpu=self.cpus[seat.slot],
                 controller=os.getpid(),
                 runtime_dir=self._runtime_dir,
                 config=self.config,
+                shares=shares,
                 goal=self.goal,
                 listeners=fds,
             )
         )
+        self.shares.set(process.pid, shares)
+        return process
+
+    # --- connections ---------------------------------------------------------------------------
+
+    def share(self, epoch: int) -> None:
+        """Move connections to the workers whose clients wait; `epoch` is the one now in force."""
+        if self.shares.move(self._needs(), epoch + 1):
+            self._changed()
+
+    def _needs(self) -> dict[str, dict[int, Need]]:
+        """What each living worker has and wants of each backend, as it has last reported."""
+        needs: dict[str, dict[int, Need]] = {b.name: {} for b in self.config.backends}
+        for process in self.processes:
+            report = process.report
+            ours = report is not None and report.controller == os.getpid()
+            applied = report.epoch if report is not None and ours else 0
+            reported = {f.backend: f for f in report.figures.backends} if report is not None else {}
+            for name, of_backend in needs.items():
+                granted, believed = self.shares.need(name, process.pid, applied)
+                figures = reported.get(name, BackendFigures(name))
+                of_backend[process.pid] = Need(
+                    granted, believed, figures.open, figures.busy, figures.waiting
+                )
+        return needs
 
     # --- processes -----------------------------------------------------------------------------
 
@@ -93,6 +123,9 @@ class Supervisor:
         slot = -1 if report is None else report.figures.slot
         seat = self.seats[slot] if 0 <= slot < len(self.seats) else None
         process.report = report
+        if report is not None:
+            opened = {figures.backend: figures.open for figures in report.figures.backends}
+            self.shares.adopt(process.pid, opened, self._changed())
         if report is None or seat is None:
             self.seats[0].retiring.append(process)
             self.retire(process)
@@ -155,6 +188,7 @@ class Supervisor:
         for seat in self.seats:
             for process in seat.reap(now, expected=self.goal == "stopped"):
                 self.retired.pop(process.pid, None)
+                self.shares.forget(process.pid)
                 self._steer_away(seat)
             seat.tick(now, start=self.goal != "stopped")
 

@@ -318,6 +318,7 @@ class Proxy:
             config=self.config,
             goal=goal,
             listeners={"front": self.sock.fileno()},
+            shares={b.name: b.max_connections for b in self.config.backends if b.max_connections},
         )
         worker = Worker(boot, self._directory / f"worker-{len(self.workers)}.log")
         self._own.callback(worker.end)

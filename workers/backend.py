@@ -4,11 +4,13 @@ Nothing here does I/O. Counts are this worker's own: least_conn compares what th
 """
 
 import socket
-from typing import Final
+from collections import deque
+from typing import Final, Protocol, runtime_checkable
 
 from aegis import config
 from aegis.addresses import Address, parse_address
 from aegis.figures import ServerFigures
+from workers.tcp import tune
 
 
 class Server:
@@ -22,10 +24,38 @@ class Server:
         self.figures: Final = ServerFigures(backend, text)
 
 
-class Backend:
-    """The servers of one backend. `pick` never returns one whose bit is in `tried`."""
+class Claimant(Protocol):
+    """Somebody who wants to open a connection and waits for room."""
 
-    __slots__ = ("_least_conn", "_turn", "config", "servers")
+    def room(self) -> None:
+        """There is room for a connection, unless somebody else is quicker."""
+        ...
+
+
+@runtime_checkable
+class Shrinkable(Protocol):
+    """Somebody who may have connections that nobody uses."""
+
+    def shrink(self) -> bool:
+        """Close one of them; False when there is none."""
+        ...
+
+    def retire_one(self) -> bool:
+        """Let one that is used end with its use; False when there is none."""
+        ...
+
+
+class Backend:
+    """The servers of one backend, and the budget of connections to them.
+
+    `pick` never returns a server whose bit is in `tried`. Whoever opens a connection asks `claim`
+    first and tells `opened`, and `freed` when it has ended; at most `limit` are open.
+    """
+
+    __slots__ = (
+        "_claimants", "_least_conn", "_turn", "config", "limit", "open", "pool_min", "pools",
+        "servers",
+    )  # fmt: skip
 
     def __init__(self, conf: config.Backend, slot: int) -> None:
         """Start the rotation at the worker's slot, so that workers do not move in step."""
@@ -33,6 +63,59 @@ class Backend:
         self.servers = [Server(conf.name, text, i) for i, text in enumerate(conf.servers)]
         self._turn = slot % len(self.servers)
         self._least_conn = conf.balance == "least_conn"
+        self._claimants: deque[Claimant] = deque()
+        self.limit: float = float("inf")
+        """This worker's share of max_connections."""
+        self.open = 0
+        self.pool_min = conf.pool_min
+        """This worker's share of pool_min."""
+        self.pools: list[Shrinkable] = []
+        """Who may have connections to spare for others of the backend."""
+
+    def claim(self, claimant: Claimant) -> bool:
+        """Whether a connection may be opened now; if not, its `room` is called when one may."""
+        if self.open >= self.limit:
+            any(pool.shrink() for pool in self.pools)  # may let others have the place at once
+        if self.open < self.limit:
+            return True
+        if claimant not in self._claimants:
+            self._claimants.append(claimant)
+        return False
+
+    def give_up(self, claimant: Claimant) -> None:
+        """Forget a claim."""
+        if claimant in self._claimants:
+            self._claimants.remove(claimant)
+
+    def set_limit(self, limit: float) -> None:
+        """Move the share; connections above it are closed as they fall idle."""
+        self.limit = limit
+        over = self.open - limit
+        while over > 0 and any(pool.shrink() or pool.retire_one() for pool in self.pools):
+            over -= 1
+        self._invite()
+
+    def opened(self, server: Server) -> None:
+        """Count a connection that is being opened."""
+        self.open += 1
+        server.figures.connections += 1
+
+    def freed(self, server: Server) -> None:
+        """Count a connection that has ended, and let who waits have its place."""
+        self.open -= 1
+        server.figures.connections -= 1
+        self._invite()
+
+    def _invite(self) -> None:
+        for _ in range(len(self._claimants)):
+            if self.open >= self.limit:
+                return
+            self._claimants.popleft().room()
+
+    @property
+    def sessions_waiting(self) -> int:
+        """Sessions without pipes that wait for room; clients of pools wait there."""
+        return sum(1 for claimant in self._claimants if not isinstance(claimant, Shrinkable))
 
     def pick(self, tried: int) -> Server | None:
         """Choose a server for a session that has tried those in the bit set; None: all tried."""
@@ -61,11 +144,3 @@ class Backend:
         if address.family != socket.AF_UNIX:
             tune(sock, self.config.keepalive_s)
         return sock, sock.connect_ex(address.sockaddr)
-
-
-def tune(sock: socket.socket, keepalive_s: int) -> None:
-    """Set TCP_NODELAY and keepalive; accepted sockets inherit both from their listener (tcp(7))."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if keepalive_s:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_s)

@@ -110,6 +110,14 @@ class Flow:
         self.state = OPEN
         session.wait()
 
+    def preload(self, data: memoryview) -> None:
+        """Have bytes go out before what is read: they are parked as if the sink had been full."""
+        if data:
+            self._slab = self._session.loop.slabs.borrow()
+            self._slab.view[: len(data)] = data
+            self._start, self._end = 0, len(data)
+            self.state = BLOCKED
+
     def fail(self, error: Exception) -> None:
         """End the session after a handler raised."""
         self._session.fail(error)

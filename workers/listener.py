@@ -28,9 +28,12 @@ from aegis import config
 from aegis.figures import Figures, ListenerFigures
 from aegis.lifecycle import CloseReason
 from aegis.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
-from workers.backend import Backend, tune
+from workers.backend import Backend
 from workers.loop import READ, Loop
+from workers.pool import Pool
 from workers.session import Session
+from workers.shared import SharedSession
+from workers.tcp import tune
 from workers.timers import Alarm
 
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -52,20 +55,37 @@ class Listener:
     """Accepts clients into sessions. `serving` and `refusing` exclude each other."""
 
     __slots__ = (
-        "_accepting", "_paused", "_refusing", "_registered", "_sock", "backend", "config",
+        "_accepting", "_paused", "_pool", "_refusing", "_registered", "_sock", "backend", "config",
         "figures", "loop", "sessions", "worker_figures",
     )  # fmt: skip
 
     def __init__(
-        self, conf: config.Listener, fd: int, backend: Backend, loop: Loop, figures: Figures
+        self,
+        conf: config.Listener,
+        fd: int,
+        backend: Backend,
+        loop: Loop,
+        figures: Figures,
+        *,
+        pool: Pool | None = None,
     ) -> None:
-        """Take over the inherited `fd`; nothing is accepted before `serve`."""
+        """Take over the inherited `fd`; nothing is accepted before `serve`.
+
+        Args:
+            conf: its configuration.
+            fd: the bound socket.
+            backend: who serves its clients.
+            loop: the worker's.
+            figures: the worker's.
+            pool: the pipes that its clients share; None if each has a connection of its own.
+        """
+        self._pool = pool
         self.config = conf
         self.backend = backend
         self.loop = loop
         self.worker_figures = figures
         self.figures = ListenerFigures(conf.name)
-        self.sessions: set[Session] = set()
+        self.sessions: set[Session | SharedSession] = set()
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
         self._accepting = False  # what is wanted
@@ -80,6 +100,9 @@ class Listener:
         """Listen and accept."""
         self._filter(attach=False)
         self._refusing = False
+        for session in self.sessions:
+            if isinstance(session, SharedSession):
+                session.keep()
         self._sock.listen(self.config.backlog)
         self._accepting = True
         self._sync()
@@ -110,6 +133,12 @@ class Listener:
         self._accepting = False
         self._sync()
         self.loop.close(self._sock)
+
+    def drain(self) -> None:
+        """End clients that are between two requests."""
+        for session in list(self.sessions):
+            if isinstance(session, SharedSession):
+                session.finish_when_idle()
 
     def _filter(self, *, attach: bool) -> None:
         if self._sock.family == socket.AF_UNIX:
@@ -159,7 +188,9 @@ class Listener:
                 return False
             return True  # ECONNABORTED and the like are one client's (accept(2))
         client.setblocking(False)
-        session = Session(self, client)
+        session = (
+            Session(self, client) if self._pool is None else SharedSession(self, client, self._pool)
+        )
         self.figures.accepted += 1
         self.figures.sessions += 1
         self.sessions.add(session)
@@ -167,7 +198,7 @@ class Listener:
             if self._refusing:
                 session.close("refused")
             else:
-                session.dial()
+                session.begin()
         except Exception as error:
             log.exception("a session of listener %s failed", self.config.name)
             session.fail(error)
@@ -187,7 +218,12 @@ class Listener:
         self._sync()
         return 0.0
 
-    def closed(self, session: Session, reason: CloseReason) -> None:
+    def replace(self, session: SharedSession, successor: Session) -> None:
+        """Note that another session has taken a client over."""
+        self.sessions.discard(session)
+        self.sessions.add(successor)
+
+    def closed(self, session: Session | SharedSession, reason: CloseReason) -> None:
         """Forget a session that has closed."""
         self.sessions.discard(session)
         self.figures.sessions -= 1

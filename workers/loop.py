@@ -1,6 +1,7 @@
 """The blocking loop of a worker: epoll, two tables indexed by fd, one timer wheel.
 
-    poll ─▶ for each event: writers[fd].on_writable / readers[fd].on_readable ─▶ timers ─▶ closes
+    poll ─▶ each event: writers[fd].on_writable, readers[fd].on_readable
+         ─▶ timers that are due ─▶ what was deferred to the turn's end ─▶ closes
 
 Invariants:
 - A fd that was closed is really closed at the end of the turn, and until then its table entries
@@ -57,6 +58,18 @@ class Writer(Protocol):
         ...
 
 
+class Flushable(Protocol):
+    """Called once at the end of a turn, when it was deferred to."""
+
+    def flush(self) -> None:
+        """Do what the turn has gathered."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Clean up after a flush that raised."""
+        ...
+
+
 class _Nobody:
     """Takes the events of a fd that was closed this turn."""
 
@@ -77,7 +90,8 @@ class Loop:
     """One worker's loop; everything that is called from it runs in its thread."""
 
     __slots__ = (
-        "_doomed", "_epoll", "_figures", "_readers", "_running", "_writers", "now", "slabs", "wheel"
+        "_doomed", "_epoll", "_figures", "_later", "_readers", "_running", "_writers", "held_bytes",
+        "held_bytes_max", "now", "slabs", "wheel",
     )  # fmt: skip
 
     def __init__(self, slabs: Slabs, figures: Figures) -> None:
@@ -85,9 +99,13 @@ class Loop:
         self._readers: list[Reader] = []
         self._writers: list[Writer] = []
         self._doomed: list[socket.socket] = []
+        self._later: list[Flushable] = []
         self._figures = figures
         self._running = True
         self.slabs = slabs
+        self.held_bytes = 0
+        """Input that sessions hold because it cannot go on yet."""
+        self.held_bytes_max = len(slabs.hot.buffer) * (len(slabs.spare) + 1)
         self.now = monotonic()
         """Instant of this turn."""
         self.wheel = Wheel(self.now)
@@ -133,6 +151,10 @@ class Loop:
             self._readers[fd] = self._writers[fd] = NOBODY
         self._doomed.append(sock)
 
+    def defer(self, item: Flushable) -> None:
+        """Have `item.flush()` called once all events of this turn have been handled."""
+        self._later.append(item)
+
     def stop(self) -> None:
         """Leave `run` at the end of this turn."""
         self._running = False
@@ -141,6 +163,7 @@ class Loop:
         """Turn until `stop`."""
         poll, readers, writers = self._epoll.poll, self._readers, self._writers
         figures, wheel, doomed, clock = self._figures, self.wheel, self._doomed, monotonic
+        later = self._later
         turns, quick = figures.turn_seconds.buckets, TURN_BOUNDS_S[0]
         ended = clock()
         while self._running:
@@ -158,6 +181,13 @@ class Loop:
                     writers[fd].fail(error)
             if started >= wheel.due:
                 wheel.advance(started)
+            while later:  # one may defer another
+                item = later.pop()
+                try:
+                    item.flush()
+                except Exception as error:
+                    log.exception("a flush failed")
+                    item.fail(error)
             for sock in doomed:
                 sock.close()
             doomed.clear()

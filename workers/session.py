@@ -14,13 +14,11 @@ that is met while *writing* first lets the other direction finish, because a ser
 early and closes with unread bytes resets the connection behind its answer (RFC 9112, 9.6).
 """
 
+import contextlib
 import errno
-import fcntl
 import logging
 import socket
 import struct
-import sys
-import termios
 from typing import TYPE_CHECKING
 
 from aegis.figures import CONNECT_BOUNDS_S, Figures
@@ -29,13 +27,13 @@ from aegis.limits import TICK_S
 from workers.backend import Server
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
 from workers.loop import ERROR, HANGUP, READ, WRITE, Loop
+from workers.tcp import unsent
 from workers.timers import UNARMED
 
 if TYPE_CHECKING:
     from workers.listener import Listener
 
 UP, DOWN = 0, 1
-_TCP_CLOSE = 7  # tcp_states.h; the first byte of struct tcp_info is the state
 _SILENCED = -1  # in place of a mask: the fd is out of epoll
 _RESETS: tuple[CloseReason, ...] = ("client_reset", "server_reset")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -56,8 +54,8 @@ class Session:
     """One session; made by its listener, which it tells when it has closed."""
 
     __slots__ = (
-        "_client_mask", "_dialled_at", "_down", "_first_end", "_give_up_at", "_resetting",
-        "_server_mask", "_tried", "_up", "active_at", "client", "listener", "loop",
+        "_client_mask", "_dialled_at", "_down", "_first_end", "_give_up_at", "_queued",
+        "_resetting", "_server_mask", "_tried", "_up", "active_at", "client", "listener", "loop",
         "server", "slot", "target", "worker_figures",
     )  # fmt: skip
 
@@ -75,9 +73,26 @@ class Session:
         self._up: Flow | None = None
         self._down: Flow | None = None
         self._first_end: CloseReason | None = None
+        self._queued = False  # waiting for room in the backend's budget
         self._resetting: CloseReason | None = None  # until the client has taken what it was sent
 
     # --- dialling ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Dial, as soon as the backend's budget has room."""
+        backend = self.listener.backend
+        if backend.claim(self):
+            self.dial()
+            return
+        self._queued = True
+        self._give_up_at = self.loop.now + backend.config.queue_timeout_s
+        self._rearm(self._give_up_at)
+
+    def room(self) -> None:
+        """There is room in the budget."""
+        self._queued = False
+        self.loop.wheel.disarm(self)
+        self.dial()
 
     def dial(self, failure: CloseReason = "connect_failed") -> None:
         """Connect to the next server; with none left to try, close for how the last one failed."""
@@ -102,7 +117,7 @@ class Session:
             self.listener.shortage()
         else:
             if code in {0, errno.EINPROGRESS}:
-                target.figures.connections += 1
+                self.listener.backend.opened(target)
                 self.target, self.server = target, sock
                 self._rearm(self._give_up_at)
                 self.loop.add(sock.fileno(), WRITE, self, self)
@@ -144,13 +159,31 @@ class Session:
         self.loop.add(self.client.fileno(), READ, up, down)
         self._rearm(self.active_at + self._limit()[0])
 
+    def take_over(
+        self, server: socket.socket, target: Server, up: memoryview, down: memoryview
+    ) -> None:
+        """Relay between connections that others have used; `up` and `down` go out first.
+
+        Both fds are in no epoll set, and two slabs are to spare.
+        """
+        self.server, self.target = server, target
+        self._dialled_at = self._give_up_at = self.loop.now
+        self.loop.add(server.fileno(), READ, self, self)
+        self._relay(server)
+        assert self._up is not None
+        assert self._down is not None
+        self._up.preload(up)
+        self._down.preload(down)
+        self.wait()
+
     def _attempt_failed(self, code: int) -> None:
         assert self.target is not None
         assert self.server is not None
-        self.target.figures.connections -= 1
-        self._count_error(self.target, code)
+        target = self.target
+        self._count_error(target, code)
         self.loop.close(self.server)
         self.server = self.target = None
+        self.listener.backend.freed(target)
 
     def _count_error(self, target: Server, code: int) -> None:
         errors, name = target.figures.connect_errors, errno.errorcode.get(code, str(code))
@@ -255,7 +288,7 @@ class Session:
     def expire(self, now: float) -> float:
         """Give up a connect, end an idle session; tell when to look again."""
         if self._resetting is not None:
-            if now < self._give_up_at and _unsent(self.client):
+            if now < self._give_up_at and unsent(self.client):
                 return now + TICK_S
             self._abort(self._resetting)
         elif self._up is not None:
@@ -264,6 +297,10 @@ class Session:
             if now < due:
                 return due
             (self._abort if reason in _RESETS else self.close)(reason)
+        elif self._queued:
+            if now < self._give_up_at:
+                return self._give_up_at
+            self.close("queue_timeout")
         elif now < self._give_up_at:
             if self.server is not None:
                 return self._give_up_at
@@ -304,7 +341,7 @@ class Session:
         A reset throws away what is still in the send queue (tcp(7)), and with it the end of an
         answer that the server gave before it reset. A client's means that nobody wants an answer.
         """
-        if reason == "client_reset" or not _unsent(self.client):
+        if reason == "client_reset" or not unsent(self.client):
             self._abort(reason)
             return
         assert self._up is not None
@@ -335,22 +372,18 @@ class Session:
         loop.close(self.client)
         if self.server is not None:
             assert self.target is not None
-            self.target.figures.connections -= 1
+            if self.listener.backend.limit < float("inf"):  # see Pipe.close
+                with contextlib.suppress(OSError):
+                    self.server.shutdown(socket.SHUT_RDWR)
             loop.close(self.server)
+            self.listener.backend.freed(self.target)
+        elif self._queued:
+            self.listener.backend.give_up(self)
         if self._up is not None and self._down is not None:
             self._up.drop()
             self._down.drop()
             self._up = self._down = None  # the flows know the session: leave no cycle
         self.listener.closed(self, reason)
-
-
-def _unsent(sock: socket.socket) -> int:
-    """Return how many bytes the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7))."""
-    if sock.family == socket.AF_UNIX:
-        return 0  # what was written is in the peer's queue already
-    if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
-        return 0  # reset: the count stays, the bytes are gone
-    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 _LOST = {

@@ -24,6 +24,12 @@ class Slab(NamedTuple):
     view: memoryview
 
 
+def make_slab(slab_bytes: int) -> Slab:
+    """Allocate one buffer."""
+    buffer = bytearray(slab_bytes)
+    return Slab(buffer, memoryview(buffer))
+
+
 class Slabs:
     """All slabs of one worker. Not thread-safe: the loop is the only user."""
 
@@ -31,7 +37,7 @@ class Slabs:
 
     def __init__(self, count: int, slab_bytes: int, figures: Figures) -> None:
         """Allocate `count` slabs of `slab_bytes` each, `count` at least 2."""
-        slabs = [Slab(buffer, memoryview(buffer)) for buffer in _buffers(count, slab_bytes)]
+        slabs = [make_slab(slab_bytes) for _ in range(count)]
         self.hot = slabs.pop()
         self.spare = slabs
         self._figures = figures
@@ -43,11 +49,12 @@ class Slabs:
         self._figures.slabs_used += 1
         return parked
 
+    def borrow(self) -> Slab:
+        """Hand over a spare; only while there is one. The caller gives it back to `release`."""
+        self._figures.slabs_used += 1
+        return self.spare.pop()
+
     def release(self, slab: Slab) -> None:
         """Take a parked slab back."""
         self.spare.append(slab)
         self._figures.slabs_used -= 1
-
-
-def _buffers(count: int, slab_bytes: int) -> list[bytearray]:
-    return [bytearray(slab_bytes) for _ in range(count)]

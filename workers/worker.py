@@ -23,7 +23,8 @@ import msgspec
 
 from aegis.config import config_digest, unix_paths
 from aegis.errors import AegisError
-from aegis.figures import Figures
+from aegis.figures import BackendFigures, Figures
+from aegis.framers.registry import make_framer
 from aegis.lifecycle import Phase
 from aegis.limits import HEARTBEAT_S, REFUSE_SETTLE_S, TICK_S
 from aegis.messages import Boot, Desired, Report
@@ -32,6 +33,7 @@ from workers.backend import Backend
 from workers.bus import Bus
 from workers.listener import Listener
 from workers.loop import READ, Loop
+from workers.pool import Pool
 from workers.slab import Slabs
 from workers.timers import Alarm
 
@@ -48,11 +50,30 @@ class Worker:
         self.figures = Figures(boot.slot, os.getpid(), "starting", [], [], conf.slabs)
         self.loop = Loop(Slabs(conf.slabs, conf.slab_bytes, self.figures), self.figures)
         backends = {b.name: Backend(b, boot.slot) for b in conf.backends}
+        self._backends = list(backends.values())
+        self._share(boot.shares)
+        pools: dict[tuple[str, str], Pool] = {}
+        for each in conf.listeners:
+            if each.pooling != "off":
+                key = (each.backend, each.protocol)
+                if key not in pools:
+                    framer = make_framer(each.protocol)
+                    pools[key] = Pool(backends[each.backend], framer, self.loop)
         self._listeners = [
-            Listener(c, boot.listeners[c.name], backends[c.backend], self.loop, self.figures)
-            for c in conf.listeners
+            Listener(
+                each,
+                boot.listeners[each.name],
+                backends[each.backend],
+                self.loop,
+                self.figures,
+                pool=pools.get((each.backend, each.protocol)) if each.pooling != "off" else None,
+            )
+            for each in conf.listeners
         ]
         self.figures.listeners = [listener.figures for listener in self._listeners]
+        self._pools = list(pools.values())
+        self.figures.backends = [BackendFigures(b.config.name) for b in self._backends]
+        self.figures.pools = [pool.figures for pool in self._pools]
         self.figures.servers = [s.figures for b in backends.values() for s in b.servers]
         self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
         self._controller = self._epoch = 0
@@ -87,6 +108,7 @@ class Worker:
         if (desired.controller, desired.epoch) == (self._controller, self._epoch):
             return
         self._controller, self._epoch = desired.controller, desired.epoch
+        self._share(desired.shares.get(os.getpid(), {}))
         deadline = desired.retired.get(os.getpid())
         if deadline is not None:
             if desired.goal != "serving":
@@ -99,6 +121,11 @@ class Worker:
         else:
             self._drain(desired.deadline, stop=self._retired or desired.goal == "stopped")
         self._report()
+
+    def _share(self, shares: dict[str, int]) -> None:
+        for backend in self._backends:
+            if backend.config.max_connections:
+                backend.set_limit(shares.get(backend.config.name, backend.limit))
 
     def on_readable(self, mask: int) -> None:  # noqa: ARG002 - the byte read says it all
         """SIGTERM or SIGINT came: finish for good, on the second one at once."""
@@ -121,6 +148,8 @@ class Worker:
     # --- phases --------------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        for pool in self._pools:
+            pool.closed = False
         for listener in self._listeners:
             listener.serve()
         self._set_phase("serving")
@@ -157,9 +186,13 @@ class Worker:
             self._refuse_at = None
             for listener in self._listeners:
                 listener.refuse()
+        for listener in self._listeners:
+            listener.drain()
         if now < self._deadline and (self.figures.sessions or self._refuse_at is not None):
             return now + TICK_S
         self._cut()
+        for pool in self._pools:
+            pool.close()
         self._set_phase("drained")
         if self._exit_when_drained:
             self.loop.stop()
@@ -187,7 +220,18 @@ class Worker:
         self._bus.telemetry()
         return now + HEARTBEAT_S
 
+    def _sample(self) -> None:
+        """Bring those figures up to date that are states and not counts."""
+        for backend, figures in zip(self._backends, self.figures.backends, strict=True):
+            pools = [pool for pool in self._pools if pool.backend is backend]
+            idle = sum([pool.sample() for pool in pools])
+            figures.open, figures.busy = backend.open, backend.open - idle
+            figures.waiting = backend.sessions_waiting + sum(len(pool.waiting) for pool in pools)
+            since = [pool.waiting[0].since for pool in pools if pool.waiting]
+            figures.longest_wait_s = self.loop.now - min(since, default=self.loop.now)
+
     def _report(self) -> None:
+        self._sample()
         fds = {} if self._retired else self._boot.listeners
         self._bus.report(
             Report(

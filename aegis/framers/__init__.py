@@ -4,4 +4,10 @@ The design's words for pooling are `off`, `warm`, `session` and `multiplex`. A p
 when its framer does, with the poolings that are built and safe for it, and nothing sooner.
 """
 
-POOLINGS: dict[str, tuple[str, ...]] = {"raw": ("off",)}
+POOLINGS: dict[str, tuple[str, ...]] = {
+    "raw": ("off",),
+    "line": ("off", "session", "multiplex"),
+    "resp": ("off", "session", "multiplex"),
+    "memcached": ("off", "session", "multiplex"),
+    "http1": ("off", "multiplex"),
+}

@@ -12,6 +12,7 @@ from aegis.figures import (
     Figures,
     Histogram,
     ListenerFigures,
+    PoolFigures,
     ServerFigures,
 )
 from aegis.lifecycle import CLOSE_REASONS
@@ -63,6 +64,7 @@ def counters(figures: Figures) -> Counts:
     worker = str(figures.slot)
     parts = [_of_listener(worker, listener) for listener in figures.listeners]
     parts += [_of_server(worker, server) for server in figures.servers]
+    parts += [_of_pool(worker, pool) for pool in figures.pools]
     parts.append(
         {
             (metrics.SESSIONS_CUT, (worker,)): (figures.cut,),
@@ -91,7 +93,24 @@ def gauges(figures: Figures) -> Counts:
         {(metrics.CONNECTIONS, (worker, server.backend, server.address)): (server.connections,)}
         for server in figures.servers
     ]
+    for backend in figures.backends:
+        labels = (worker, backend.backend)
+        parts.append({(metrics.BACKEND_BUSY, labels): (backend.busy,)})
+        parts.append({(metrics.BACKEND_WAITING, labels): (backend.waiting,)})
+    for pool in figures.pools:
+        for state, count in pool.pipes.items():
+            parts.append({(metrics.PIPES, (worker, pool.backend, pool.protocol, state)): (count,)})
     return total_of(parts)
+
+
+def _of_pool(worker: str, pool: PoolFigures) -> Counts:
+    labels = (worker, pool.backend, pool.protocol)
+    counts: Counts = {(metrics.PIPES_OPENED, labels): (pool.opened,)}
+    for why, count in pool.losses.items():
+        counts[metrics.PIPES_LOST, (*labels, why)] = (count,)
+    for why, count in pool.pins.items():
+        counts[metrics.PINS, (*labels, why)] = (count,)
+    return counts
 
 
 def _of_listener(worker: str, listener: ListenerFigures) -> Counts:

@@ -98,7 +98,7 @@ def test_the_errors_shown_in_the_reference_are_real(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text(
         SAMPLE.read_text()
-        .replace('"off"', '"multiplex"', 1)
+        .replace('"http1"', '"raw"', 1)
         .replace('bind = "127.0.0.1:8083"', 'bnd = "127.0.0.1:8083"')
         .replace("# connect_attempts = 3", "connect_attempts = 9")
     )

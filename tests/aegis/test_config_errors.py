@@ -160,7 +160,8 @@ UNKNOWN_KEYS = [
     (
         backend("balanc = 1"),
         'backend[0].balanc: unknown key; did you mean "balance"? known keys: name, servers, '
-        "balance, connect_timeout_s, connect_attempts, server_fin_timeout_s, keepalive_s",
+        "balance, connect_timeout_s, connect_attempts, max_connections, queue_timeout_s, "
+        "queue_max, pool_min, max_idle_s, max_lifetime_s, server_fin_timeout_s, keepalive_s",
     ),
 ]
 
@@ -203,7 +204,11 @@ WORDS = [
         backend('balance = "random"'),
         'backend[0].balance = "random": "least_conn" or "round_robin"',
     ),
-    (listener('protocol = "rw"'), 'listener[0].protocol = "rw": known protocols: "raw"'),
+    (
+        listener('protocol = "rw"'),
+        'listener[0].protocol = "rw": known protocols: "raw", "line", '
+        '"resp", "memcached" and "http1"',
+    ),
     (
         listener('pooling = "multiplex"'),
         'listener[0].pooling = "multiplex": protocol "raw" supports "off"',
@@ -333,8 +338,9 @@ connect_attempts = true
         'FILE: listener[1].name = "a": each listener has its own name; see listener[0].name',
         'FILE: listener[0].backend = "x": no such backend; known backends: "b"',
         'FILE: listener[1].backend = "bb": no such backend; did you mean "b"? known backends: "b"',
-        'FILE: listener[0].protocol = "mysql": known protocols: "raw"',
-        'FILE: listener[0].pooling = "shared": known poolings: "off"',
+        'FILE: listener[0].protocol = "mysql": known protocols: "raw", "line", '
+        '"resp", "memcached" and "http1"',
+        'FILE: listener[0].pooling = "shared": known poolings: "multiplex", "off" and "session"',
         'FILE: listener[1].pooling = "warm": protocol "raw" supports "off"',
         'FILE: listener[1].bind = "*:80": needs an address of its own; '
         'listener[0].bind is "127.0.0.1:80"',

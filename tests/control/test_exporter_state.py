@@ -15,7 +15,14 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from aegis import metrics
 from aegis.addresses import parse_address
 from aegis.config import Metrics
-from aegis.figures import Figures, Histogram, ListenerFigures, ServerFigures
+from aegis.figures import (
+    BackendFigures,
+    Figures,
+    Histogram,
+    ListenerFigures,
+    PoolFigures,
+    ServerFigures,
+)
 from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase
 from aegis.limits import FOLD_AFTER_S, HEARTBEAT_S, STALE_S
 from aegis.messages import SeatFigures, Supervision
@@ -33,7 +40,19 @@ def worker_figures(
     """Return what a worker with one listener and one server would say."""
     listener = ListenerFigures("front", sessions=1, accepted=accepted, bytes=[7, 9])
     server = ServerFigures("db", SERVER, connections=1, connects=accepted)
-    return Figures(slot, pid, phase, [listener], [server], slabs=4, turns=turns or accepted)
+    backend = BackendFigures("db", open=1, busy=1)
+    pool = PoolFigures("db", "resp", {"idle": 1}, 1, {"multi": 1}, {"server_lost": 1})
+    return Figures(
+        slot,
+        pid,
+        phase,
+        [listener],
+        [server],
+        slabs=4,
+        turns=turns or accepted,
+        backends=[backend],
+        pools=[pool],
+    )
 
 
 class Clock:

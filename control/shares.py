@@ -1,0 +1,125 @@
+"""Divide `max_connections` of each backend over the workers, and move shares to where clients wait.
+
+A limit is the whole proxy's (a database counts connections, not workers), and it holds at every
+moment, also while shares move and while a worker and its successor are both alive: what one worker
+is given must have left another first. It has left when the worker has applied the smaller share and
+reports no more open connections than that.
+
+    free = limit - sum of max(believed, open)      only this is given away, ever
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from aegis.config import Config
+
+
+class Need(NamedTuple):
+    """What one worker has and wants of one backend."""
+
+    granted: int
+    """Its share as last published."""
+    believed: int
+    """The largest share it may still act on: it has not confirmed a smaller one."""
+    open: int
+    """Connections, idle pipes included."""
+    busy: int
+    """Connections that serve somebody at this moment."""
+    waiting: int
+    """Clients that wait for one."""
+
+
+def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
+    """Return each worker's new share; no share grows by more than what is free in all.
+
+    Args:
+        limit: the backend's max_connections.
+        needs: worker's pid -> what it has and wants.
+    """
+    if not needs:
+        return {}
+    fair, left_over = divmod(limit, len(needs))
+    free = limit - sum(max(need.believed, need.granted, need.open) for need in needs.values())
+    shares = {pid: need.granted for pid, need in needs.items()}
+    hungry = [pid for pid, need in needs.items() if need.waiting]
+    for pid, need in needs.items():
+        if hungry and not need.waiting:  # keeps one if there are enough: its next client may come
+            shares[pid] = min(need.granted, max(need.busy, min(1, fair)))
+        elif hungry and need.granted > fair + min(1, left_over):
+            shares[pid] = fair + min(1, left_over)
+    takers = {pid: needs[pid].waiting for pid in hungry}
+    if not hungry:
+        takers = {pid: fair + 1 - share for pid, share in shares.items() if share <= fair}
+    while free > 0 and takers:
+        pid = min(takers, key=lambda each: (shares[each], each))
+        shares[pid] += 1
+        free -= 1
+        takers[pid] -= 1
+        if takers[pid] <= 0:
+            del takers[pid]
+    return shares
+
+
+class Shares:
+    """The shares of all backends that have a limit."""
+
+    def __init__(self, config: Config) -> None:
+        self._limits = {b.name: b.max_connections for b in config.backends if b.max_connections}
+        self._granted: dict[str, dict[int, int]] = {name: {} for name in self._limits}
+        self._believed: dict[str, dict[int, int]] = {name: {} for name in self._limits}
+        self._changed_in: dict[int, int] = {}  # pid -> epoch of its last change
+
+    def for_new_worker(self, workers: int, needs: dict[str, dict[int, Need]]) -> dict[str, int]:
+        """Return what a worker may start with: its fair part, as far as that is free."""
+        shares = {}
+        for name, limit in self._limits.items():
+            taken = sum(max(n.believed, n.granted, n.open) for n in needs[name].values())
+            shares[name] = max(0, min(-(-limit // workers), limit - taken))
+        return shares
+
+    def set(self, pid: int, shares: dict[str, int]) -> None:
+        """Note what a worker was started with, or is known to have."""
+        for name, share in shares.items():
+            if name in self._limits:
+                self._granted[name][pid] = self._believed[name][pid] = share
+
+    def adopt(self, pid: int, opened: dict[str, int], epoch: int) -> None:
+        """Note a worker of a controller before us: until it has applied the epoch, who knows."""
+        self.set(pid, opened)
+        for name, limit in self._limits.items():
+            self._believed[name][pid] = limit
+        self._changed_in[pid] = epoch
+
+    def forget(self, pid: int) -> None:
+        """Take a dead worker's shares back."""
+        for of_backend in [*self._granted.values(), *self._believed.values()]:
+            of_backend.pop(pid, None)
+        self._changed_in.pop(pid, None)
+
+    def move(self, needs: dict[str, dict[int, Need]], next_epoch: int) -> bool:
+        """Divide anew by what the workers report; True when a share has changed."""
+        changed = False
+        for name in self._limits:
+            before = self._granted[name]
+            after = self._granted[name] = divide(self._limits[name], needs.get(name, {}))
+            for pid, share in after.items():
+                if share != before.get(pid):
+                    changed = True
+                    self._changed_in[pid] = next_epoch
+                    believed = self._believed[name]
+                    believed[pid] = max(share, believed.get(pid, 0))
+        return changed
+
+    def need(self, name: str, pid: int, epoch: int) -> tuple[int, int]:
+        """Return (granted, believed) for a worker that has applied the epoch."""
+        granted = self._granted.get(name, {}).get(pid, 0)
+        if name in self._believed and epoch >= self._changed_in.get(pid, 0):
+            self._believed[name][pid] = granted
+        return granted, self._believed.get(name, {}).get(pid, 0)
+
+    def of(self, pids: Iterable[int]) -> dict[int, dict[str, int]]:
+        """Return pid -> backend -> share, for Desired."""
+        return {
+            pid: {name: granted.get(pid, 0) for name, granted in self._granted.items()}
+            for pid in pids
+        }

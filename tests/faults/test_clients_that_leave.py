@@ -1,0 +1,129 @@
+"""Clients that go away with replies due: exactly those are thrown away, and nobody else's."""
+
+import socket
+
+import pytest
+
+from tests.faults.scripted import expect, in_pieces, next_pipe, sharing, words
+from tests.harness import Proxy, Rig, is_silent, receive_all, reset
+
+
+def test_the_replies_of_one_that_has_left_reach_nobody(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    first, second = proxy.connect(), proxy.connect()
+    first.sendall(words("GET", "1") * 2)
+    server = upstream.accept()
+    expect(server, words("GET", "1") * 2)
+    second.sendall(words("GET", "2"))
+    expect(server, words("GET", "2"))
+    reset(first)
+    _sessions(proxy, 1)
+    server.sendall(b"$3\r\none\r\n$3\r\none\r\n$3\r\ntwo\r\n")
+    expect(second, b"$3\r\ntwo\r\n")
+
+
+def test_a_reply_in_many_segments_is_thrown_away_whole_when_its_client_leaves_in_the_middle(
+    rig: Rig,
+) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    first, second = proxy.connect(), proxy.connect()
+    first.sendall(words("GET", "1"))
+    server = upstream.accept()
+    expect(server, words("GET", "1"))
+    second.sendall(words("GET", "2"))
+    expect(server, words("GET", "2"))
+    in_pieces(server, [b"$", b"10", b"\r\n", b"012"])
+    expect(first, b"$10\r\n012")
+    reset(first)
+    _sessions(proxy, 1)
+    in_pieces(server, [b"3456", b"789", b"\r", b"\n", b"$3", b"\r\nt", b"wo\r\n"])
+    expect(second, b"$3\r\ntwo\r\n")
+    second.sendall(words("GET", "3"))
+    expect(server, words("GET", "3"))
+    server.sendall(b"$5\r\nthree\r\n")
+    expect(second, b"$5\r\nthree\r\n")
+
+
+def test_one_that_half_closes_behind_a_hundred_requests_gets_a_hundred_replies(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    client = proxy.connect()
+    requests = b"".join(words("GET", str(n)) for n in range(100))
+    client.sendall(requests)
+    client.shutdown(socket.SHUT_WR)
+    server = upstream.accept()
+    expect(server, requests)
+    replies = b"".join(b"$2\r\n%02d\r\n" % n for n in range(100))
+    server.sendall(replies)
+    assert receive_all(client) == replies
+
+
+@pytest.mark.parametrize("rest", [b"*2\r\n$3\r\nGE", b"*"])
+def test_one_that_half_closes_in_the_middle_of_a_request_is_closed_after_its_replies(
+    rig: Rig, rest: bytes
+) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    client = proxy.connect()
+    client.sendall(words("GET", "a") + rest)
+    client.shutdown(socket.SHUT_WR)
+    server = upstream.accept()
+    expect(server, words("GET", "a"))
+    server.sendall(b"$1\r\nA\r\n")
+    assert receive_all(client) == b"$1\r\nA\r\n"
+
+
+def test_one_that_half_closes_behind_a_request_that_waits_its_turn_gets_its_reply(
+    rig: Rig,
+) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    holder, client = proxy.connect(), proxy.connect()
+    holder.sendall(words("MULTI"))
+    server = upstream.accept()
+    expect(server, words("MULTI"))
+    server.sendall(b"+OK\r\n")
+    expect(holder, b"+OK\r\n")
+    client.sendall(words("GET", "a"))
+    client.shutdown(socket.SHUT_WR)
+    assert is_silent(server, 0.1)
+    holder.close()
+    server = next_pipe(server, upstream)
+    expect(server, words("GET", "a"))
+    server.sendall(b"$1\r\nA\r\n")
+    assert receive_all(client) == b"$1\r\nA\r\n"
+
+
+def test_a_pipe_is_reused_after_its_only_client_has_left_with_replies_due(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    first = proxy.connect()
+    first.sendall(words("GET", "1"))
+    server = upstream.accept()
+    expect(server, words("GET", "1"))
+    reset(first)
+    _sessions(proxy, 0)
+    second = proxy.connect()
+    second.sendall(words("GET", "2"))
+    expect(server, words("GET", "2"))
+    server.sendall(b"$3\r\none\r\n$3\r\ntwo\r\n")
+    expect(second, b"$3\r\ntwo\r\n")
+
+
+def test_one_that_closes_while_it_blocks_does_not_keep_its_pipe_for_ever(rig: Rig) -> None:
+    """To us a close looks like a half-close; redis-server ends such a client at once."""
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream, backend={"server_fin_timeout_s": 0.5})
+    client = proxy.connect()
+    client.sendall(words("BLPOP", "queue", "0"))
+    server = upstream.accept()
+    expect(server, words("BLPOP", "queue", "0"))
+    client.close()
+    server.settimeout(5)
+    assert server.recv(100) == b""
+
+
+def _sessions(proxy: Proxy, count: int) -> None:
+    proxy.figures_when(lambda f: f.sessions == count, f"{count} sessions")

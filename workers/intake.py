@@ -1,0 +1,147 @@
+"""What a client has sent and cannot go on yet, kept at the price of its own length.
+
+    recv ─▶ process ─▶ used: nothing is kept
+               └─ the rest: half a request, or whole ones that wait ─▶ held ─▶ go_on
+
+Invariants:
+- What was scanned is never scanned again: the parser's state has moved on. What was scanned and
+  cannot be sent is `pending`: indexes into what is held, which `_shift` keeps right.
+- Held input is a bytearray of its own length, so half a request costs what it has; all of it
+  together is bounded (Loop.held_bytes_max). Beyond the bound a client peeks, uses what is whole,
+  and leaves the half in the kernel until the next tick: halves slow only those who send them.
+"""
+
+import contextlib
+from socket import MSG_PEEK, MSG_TRUNC, socket
+from typing import TYPE_CHECKING
+
+from aegis.framers.contract import Special
+from workers.client import ClientEnd
+from workers.loop import ERROR, HANGUP, READ
+
+if TYPE_CHECKING:
+    from workers.listener import Listener
+
+
+class Intake(ClientEnd):
+    """The input side of a client; SharedSession says what `process` does with it."""
+
+    __slots__ = ("_going_on", "held", "pending", "starved")
+
+    def __init__(self, listener: "Listener", client: socket) -> None:
+        """Take over an accepted, non-blocking client."""
+        super().__init__(listener, client)
+        self.held: bytearray | None = None
+        self.pending: tuple[int, int, Special | None] | None = None
+        """Of what is held: index behind a run that was scanned, the run's replies, what follows."""
+        self.starved = False
+        """Half a request waits in the kernel: look again at the next tick."""
+        self._going_on = False
+
+    def on_readable(self, mask: int) -> None:
+        """Take in what the client sends, and send on what is whole."""
+        if not self._mask & READ:
+            if mask & ERROR:
+                self.close("client_reset")
+            elif mask & HANGUP:  # else an event from before this turn's last update
+                self.hung_up()
+            return
+        loop = self.loop
+        buffer, view = loop.slabs.hot
+        held = self.held
+        scarce = held is None and not self._lingering and loop.held_bytes > loop.held_bytes_max
+        room = 0 if held is None else max(1, len(buffer) - len(held))  # never more than a slab
+        try:
+            count = self.client.recv_into(buffer, room, MSG_PEEK if scarce else 0)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close("client_reset")
+            return
+        if not count or self._lingering:
+            if not count:
+                self.client_ended()
+            return
+        self.active_at = loop.now
+        if self.held is not None:
+            self.held += view[:count]
+            loop.held_bytes += count
+            self.listener.figures.bytes[0] += count
+            self.go_on()
+            return
+        used = self.process(buffer, view, 0, count)
+        if scarce:
+            count = self._consume(buffer, used, count)
+        self.listener.figures.bytes[0] += count
+        if used < count:
+            self._hold(view, used, count)
+        self.update()
+
+    def _consume(self, buffer: bytearray, used: int, count: int) -> int:
+        """After a peek: take what was used; the rest only if it was scanned. Returns how much."""
+        if not self._gone and self.pending is None and used < count:
+            self.starved = True
+            self.rearm()
+            count = used
+        if count:  # also if a tunnel has it now: it was given these bytes
+            with contextlib.suppress(OSError):
+                self.client.recv_into(buffer, count, MSG_TRUNC)
+        return count
+
+    def _hold(self, view: memoryview, start: int, end: int) -> None:
+        if self._gone or self._ending is not None:
+            return
+        self.held = bytearray(view[start:end])
+        self.loop.held_bytes += end - start
+        self._shift(start)
+
+    def _shift(self, by: int) -> None:
+        """Count what is pending from where the held input now starts."""
+        if self.pending is not None:
+            stop, replies, special = self.pending
+            if special is not None:
+                special = special._replace(end=special.end - by)
+            self.pending = (stop - by, replies, special)
+
+    def go_on(self) -> None:
+        """Continue with the input that was held; nothing happens if that is being done already."""
+        held = self.held
+        if held is None or self._going_on or self._gone:
+            self.update()
+            return
+        self._going_on = True
+        try:
+            with memoryview(held) as view:
+                used = self.process(held, view, 0, len(held))
+        finally:
+            self._going_on = False
+        if self._gone:
+            return
+        self.loop.held_bytes -= used
+        if used == len(held):
+            self.held = None
+        elif used:
+            del held[:used]
+            self._shift(used)
+        self.update()
+        self.end_if_done()
+
+    def forget_input(self) -> None:
+        """Drop what is held."""
+        if self.held is not None:
+            self.loop.held_bytes -= len(self.held)
+            self.held = None
+
+    # --- for the session -----------------------------------------------------------------------
+
+    def process(self, buffer: bytearray, view: memoryview, start: int, end: int) -> int:
+        """Send on what can be of buffer[start:end]; returns up to where."""
+        raise NotImplementedError
+
+    def end_if_done(self) -> None:
+        """End a client that has closed its half, once it is owed nothing."""
+        raise NotImplementedError
+
+    def client_ended(self) -> None:
+        """The client has closed its half."""
+        raise NotImplementedError

@@ -1,0 +1,379 @@
+"""The pipes of one backend and protocol in one worker: who gets which, and when one is opened.
+
+The pool decides and keeps the lists; its pipes and sessions do the I/O.
+
+    pick ──a ready pipe with few replies owed──▶ shared by whoever comes
+    lease ──a ready pipe that owes nothing──▶ one client's alone, until `give_back`
+      └─ none: the client waits its turn, `_grow` opens a pipe if the backend's budget has room
+
+Each pipe is in exactly one place: `_opening`, `_ready[setup]`, `_leased` (or retiring: in none, and
+closed when it owes nothing). The budget, `max_connections` of the backend, is counted in
+Backend.open, over all pools and plain sessions of the worker that use it.
+"""
+
+import errno
+import random
+from collections import deque
+from typing import TYPE_CHECKING
+
+from aegis.figures import PoolFigures
+from aegis.framers.contract import Framer, Setup
+from aegis.limits import (
+    GROW_AFTER_S,
+    MAX_OPENING,
+    RECONNECT_MAX_S,
+    RECONNECT_MIN_S,
+    TICK_S,
+)
+from workers.backend import Backend, Server
+from workers.loop import Loop
+from workers.pipe import CONNECTING, READY, Pipe
+from workers.slab import Slab, make_slab
+from workers.timers import Alarm
+
+if TYPE_CHECKING:
+    from workers.shared import SharedSession
+
+
+class Pool:
+    """All pipes of one backend that speak one protocol."""
+
+    def __init__(self, backend: Backend, framer: Framer, loop: Loop) -> None:
+        self.backend = backend
+        self.framer = framer
+        self.loop = loop
+        self.figures = PoolFigures(backend.config.name, framer.name)
+        self.waiting: deque[SharedSession] = deque()
+        self.pipes: set[Pipe] = set()
+        self._ready: dict[Setup, list[Pipe]] = {}
+        self._slabs: list[Slab] = []  # of pipes that have closed
+        self._setup = framer.requests().setup
+        self._tried = 0  # servers that refused since one did not
+        self._retry_s = 0.0
+        self._retry_at = 0.0
+        self.closed = False
+        self._called = False  # `flush` comes at the end of this turn
+        backend.pools.append(self)
+        Alarm(loop.wheel, loop.now, self._tend)
+
+    # --- what sessions ask for -----------------------------------------------------------------
+
+    def pick(self, setup: Setup) -> Pipe | None:
+        """Return the ready pipe that owes least, None if the client must `wait` its turn."""
+        best, least = None, self.framer.in_flight
+        if self.waiting:
+            return None  # first come, first served
+        for pipe in self._ready.get(setup, ()):
+            if pipe.outstanding < least and not pipe.full:
+                best, least = pipe, pipe.outstanding
+                if not least:
+                    return best
+        if best is not None and self.loop.now - best.busy_since > GROW_AFTER_S:
+            self._grow(setup)  # every pipe has something slow before us
+        return best
+
+    def lease(self, setup: Setup, client: "SharedSession") -> Pipe | None:
+        """Return a pipe that is the client's alone from now on, None if it must `wait`."""
+        if self.waiting:
+            return None
+        for pipe in self._ready.get(setup, ()):
+            if not pipe.outstanding:
+                return self._hand_over(pipe, client)
+        return None
+
+    def wait(self, client: "SharedSession") -> bool:
+        """Queue a client until `granted` is called; False when the queue is full."""
+        if len(self.waiting) >= self.backend.config.queue_max:
+            return False
+        self.waiting.append(client)
+        if not self._called:
+            self._called = True
+            self.loop.defer(self)  # not now: whoever asks is in the middle of its input
+        return True
+
+    def flush(self) -> None:
+        """Serve those who began to wait in this turn."""
+        self._called = False
+        self._serve_all()
+
+    def fail(self, error: Exception) -> None:
+        """Let the worker die: a pool that cannot serve must be replaced."""
+        raise error
+
+    def stop_waiting(self, client: "SharedSession") -> None:
+        """Take a client that leaves out of the queue."""
+        if client in self.waiting:
+            self.waiting.remove(client)
+
+    def give_back(self, pipe: Pipe, *, clean: bool, used: bool) -> None:
+        """Take a leased pipe back.
+
+        Args:
+            pipe: the pipe.
+            clean: nothing is under way on it; else it is closed.
+            used: it may carry a client's state, so it is reset, or closed if that cannot be.
+        """
+        pipe.owner = None
+        whole = clean and not pipe.outstanding and pipe.state == READY and not pipe.retiring
+        if whole and not used:
+            self._offer(pipe)
+        elif whole and self.framer.reset.replies:
+            pipe.begin_again(self.framer.reset)
+        else:
+            self._forget(pipe)
+            pipe.close()
+            self._serve_all()
+
+    def count_pin(self, why: str) -> None:
+        """Count a client that needs a pipe of its own, by reason."""
+        pins = self.figures.pins
+        pins[why] = pins.get(why, 0) + 1
+
+    def keep_slab(self, slab: Slab) -> None:
+        """Take back the slab of a pipe that has closed; the next one gets it."""
+        self._slabs.append(slab)
+
+    # --- what pipes tell -----------------------------------------------------------------------
+
+    def ready(self, pipe: Pipe) -> None:
+        """Offer a pipe: it is connected and set up, or was given back clean."""
+        self._tried, self._retry_s = 0, 0.0
+        self._offer(pipe)
+
+    def _offer(self, pipe: Pipe) -> None:
+        pipe.idle_since = self.loop.now
+        self._ready.setdefault(pipe.setup, []).append(pipe)
+        self.idle(pipe)
+        if self.waiting:
+            self._grow(self.waiting[0].setup)
+
+    def has_room(self, pipe: Pipe) -> None:
+        """Note that a pipe may take more requests."""
+        if self.waiting:
+            self._serve(pipe)
+
+    def idle(self, pipe: Pipe) -> None:
+        """Note that a pipe owes nothing: serve who waits, or close it if its time is over."""
+        if pipe.owner is not None:
+            return
+        if pipe.retiring:
+            self._forget(pipe)
+            pipe.close()
+            self._serve_all()
+        elif self.waiting:
+            self._serve(pipe)
+        elif self.backend.open > self.backend.limit:
+            self.shrink()
+
+    def retire(self, pipe: Pipe) -> None:
+        """Give the pipe no more requests; it is closed once it owes nothing."""
+        pipe.retiring = True
+        self._unlist(pipe)
+
+    def _unlist(self, pipe: Pipe) -> None:
+        ready = self._ready.get(pipe.setup, [])
+        if pipe in ready:
+            ready.remove(pipe)
+            if not ready:
+                del self._ready[pipe.setup]
+
+    def lost(self, pipe: Pipe, why: str) -> None:
+        """Forget a pipe that has ended, or broken the protocol."""
+        if pipe.state < READY:  # not again at once
+            self._back_off()
+        self._forget(pipe)
+        losses = self.figures.losses
+        losses[why] = losses.get(why, 0) + 1
+        pipe.close()
+        self._serve_all()
+
+    def give_away(self, pipe: Pipe) -> None:
+        """Forget a pipe that has become a tunnel; its connection goes on being counted."""
+        self._forget(pipe, connection_stays=True)
+
+    def connect_failed(self, pipe: Pipe, code: int) -> None:
+        """Try the next server; when all have failed, tell who waits."""
+        self._count_error(pipe.target, code)
+        self._tried |= pipe.target.bit
+        self._forget(pipe)
+        pipe.close()
+        self._next_server(pipe.setup)
+
+    def setup_failed(self, pipe: Pipe, reply: bytes) -> None:
+        """Give the server's refusal to the clients that asked for this setup."""
+        self._forget(pipe)
+        pipe.close()
+        for client in [each for each in self.waiting if each.setup == pipe.setup]:
+            self.waiting.remove(client)
+            client.denied("refused_request", reply)
+        self._serve_all()
+
+    # --- opening and closing -------------------------------------------------------------------
+
+    def room(self) -> None:
+        """The backend's budget has room again."""
+        self._serve_all()
+
+    def shrink(self) -> bool:
+        """Close a pipe that nobody uses, for somebody who needs its place."""
+        for ready in self._ready.values():
+            for pipe in ready:
+                if not pipe.outstanding:
+                    self._forget(pipe)
+                    pipe.close()
+                    return True
+        return False
+
+    def close(self) -> None:
+        """Close all pipes, once all sessions have ended; the next client opens one again."""
+        self.closed = True
+        for pipe in list(self.pipes):
+            self._forget(pipe)
+            pipe.close()
+
+    def retire_one(self) -> bool:
+        """Give a ready pipe no more requests, so that it closes once it owes nothing."""
+        for ready in self._ready.values():
+            for pipe in ready:
+                self.retire(pipe)
+                return True
+        return False
+
+    def sample(self) -> int:
+        """Bring the figures up to date; returns how many pipes nobody uses."""
+        states = dict.fromkeys(("connecting", "idle", "active", "alone"), 0)
+        for pipe in self.pipes:
+            if pipe.state < READY:
+                states["connecting"] += 1
+            elif pipe.owner is not None:
+                states["alone"] += 1
+            else:
+                states["active" if pipe.outstanding else "idle"] += 1
+        self.figures.pipes = states
+        return states["idle"]
+
+    def _grow(self, setup: Setup) -> None:
+        """Open a pipe for a setup unless enough are being opened, or there is no room."""
+        opening = sum(1 for p in self.pipes if p.state < READY and p.setup == setup)
+        wanted = sum(1 for client in self.waiting if client.setup == setup)
+        most = max(1, min(wanted, MAX_OPENING))
+        while opening < most and self.loop.now >= self._retry_at and self.backend.claim(self):
+            if not self._open(setup):
+                return
+            opening += 1
+
+    def _open(self, setup: Setup) -> bool:
+        """Open a pipe; False when that is not possible now."""
+        target = self.backend.pick(self._tried)
+        if target is None:
+            self._tried = 0
+            return False
+        try:
+            sock, code = self.backend.dial(target)
+        except OSError as error:
+            self._count_error(target, error.errno or errno.EIO)
+            self._retry_at = self.loop.now + TICK_S
+            return False
+        if code not in {0, errno.EINPROGRESS}:
+            sock.close()
+            self._count_error(target, code)
+            self._tried |= target.bit
+            self._next_server(setup)
+            return False
+        self.backend.opened(target)
+        self.figures.opened += 1
+        pipe = Pipe(self, target, sock, setup, self._slab())
+        lifetime_s = self.backend.config.max_lifetime_s
+        if lifetime_s:  # jittered: pipes that were opened together do not go together
+            pipe.expires_at = self.loop.now + lifetime_s * random.uniform(0.8, 1.0)
+        self.pipes.add(pipe)
+        return True
+
+    def _slab(self) -> Slab:
+        return self._slabs.pop() if self._slabs else make_slab(len(self.loop.slabs.hot.buffer))
+
+    def _next_server(self, setup: Setup) -> None:
+        """After a failed connect: try another, and when all have failed, tell who waits."""
+        if self._tried.bit_count() < len(self.backend.servers):
+            if self.backend.claim(self):  # `freed` may have let somebody else have the place
+                self._open(setup)
+            return
+        if any(pipe.state < READY for pipe in self.pipes):
+            return  # that one may succeed
+        self._tried = 0
+        self._back_off()
+        for client in list(self.waiting):
+            self.waiting.remove(client)
+            client.denied("connect_failed")
+
+    def _back_off(self) -> None:
+        self._retry_s = min(max(2 * self._retry_s, RECONNECT_MIN_S), RECONNECT_MAX_S)
+        self._retry_at = self.loop.now + self._retry_s
+
+    def _hand_over(self, pipe: Pipe, client: "SharedSession") -> Pipe:
+        self._unlist(pipe)
+        pipe.owner = client
+        return pipe
+
+    def _serve_all(self) -> None:
+        for ready in list(self._ready.values()):
+            for pipe in list(ready):
+                if self.waiting:
+                    self._serve(pipe)
+        if self.waiting:
+            self._grow(self.waiting[0].setup)
+
+    def _serve(self, pipe: Pipe) -> None:
+        """Give a ready pipe to those whose turn it is, as far as it suits them."""
+        in_flight = self.framer.in_flight
+        while self.waiting and pipe.outstanding < in_flight and pipe.owner is None:
+            if pipe.state != READY or pipe.retiring or pipe.full:
+                return
+            client = self.waiting[0]
+            if client.setup != pipe.setup:
+                self._grow(client.setup)
+                return
+            if client.wants_alone:
+                if pipe.outstanding:
+                    return
+                self._hand_over(pipe, client)
+            self.waiting.popleft()
+            client.granted(pipe)
+
+    def _forget(self, pipe: Pipe, *, connection_stays: bool = False) -> None:
+        if pipe not in self.pipes:
+            return
+        self.pipes.remove(pipe)
+        self._unlist(pipe)
+        if not connection_stays:
+            self.backend.freed(pipe.target)
+
+    def _count_error(self, target: Server, code: int) -> None:
+        errors, name = target.figures.connect_errors, errno.errorcode.get(code, str(code))
+        errors[name] = errors.get(name, 0) + 1
+
+    def _tend(self, now: float) -> float:
+        """Every tick: give up connects, close what is old or long idle, keep the minimum open."""
+        conf = self.backend.config
+        for pipe in list(self.pipes):
+            if pipe.state < READY and now - pipe.dialled_at > conf.connect_timeout_s:
+                if pipe.state == CONNECTING:
+                    self.connect_failed(pipe, errno.ETIMEDOUT)
+                else:
+                    pipe.lose("setup_timeout")
+            elif pipe.state == READY and pipe.owner is None and not pipe.retiring:
+                idle_s = now - pipe.idle_since if not pipe.outstanding else 0.0
+                spare = len(self.pipes) > self.backend.pool_min
+                if now > pipe.expires_at or (spare and 0 < conf.max_idle_s < idle_s):
+                    self.retire(pipe)
+                    if not pipe.outstanding:
+                        self.idle(pipe)
+        if (
+            not self.closed
+            and len(self.pipes) < self.backend.pool_min
+            and self.backend.open < self.backend.limit
+        ):
+            self._grow(self._setup)
+        if self.waiting:
+            self._serve_all()
+        return now + TICK_S

@@ -1,0 +1,25 @@
+"""What the kernel is told, and asked, about one TCP socket."""
+
+import fcntl
+import socket
+import sys
+import termios
+
+_TCP_CLOSE = 7  # tcp_states.h; the first byte of struct tcp_info is the state
+
+
+def unsent(sock: socket.socket) -> int:
+    """Return how many bytes the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7))."""
+    if sock.family == socket.AF_UNIX:
+        return 0  # what was written is in the peer's queue already
+    if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE:
+        return 0  # reset: the count stays, the bytes are gone
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def tune(sock: socket.socket, keepalive_s: int) -> None:
+    """Set TCP_NODELAY and keepalive; accepted sockets inherit both from their listener (tcp(7))."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if keepalive_s:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_s)
