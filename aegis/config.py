@@ -144,6 +144,13 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             description="Clients that may wait for a pipe in each worker; more are refused.",
         ),
     ] = 1_000
+    reply_timeout_s: Annotated[
+        Timeout,
+        Meta(
+            description="A pipe that is shared ends when it owes a reply and its server has been "
+            "silent for so long; who waits for it gets the protocol's error. 0 = never."
+        ),
+    ] = 0.0
     pool_min: Annotated[
         int,
         Meta(

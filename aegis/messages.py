@@ -34,6 +34,8 @@ class Boot(msgspec.Struct, frozen=True, tag="boot"):
     """Backend → how many connections this worker may have, where there is a limit."""
     controller: int = 0
     """Pid of the parent: a worker that has another one by then is an orphan nobody knows of."""
+    workers: int = 1
+    """How many workers there are: what is stated for the whole proxy is divided by it."""
 
 
 class Desired(msgspec.Struct, frozen=True, tag="desired"):

@@ -77,6 +77,7 @@ class Supervisor:
             Boot(
                 slot=seat.slot,
                 cpu=self.cpus[seat.slot],
+                workers=len(self.seats),
                 controller=os.getpid(),
                 runtime_dir=self._runtime_dir,
                 config=self.config,

@@ -3,14 +3,18 @@
 Nothing here does I/O. Counts are this worker's own: least_conn compares what this worker has open.
 """
 
+import errno
 import socket
 from collections import deque
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from aegis import config
 from aegis.addresses import Address, parse_address
 from aegis.figures import ServerFigures
 from workers.tcp import tune
+
+if TYPE_CHECKING:
+    from workers.loop import Loop
 
 
 class Server:
@@ -22,6 +26,11 @@ class Server:
         self.address: Final[Address] = parse_address(text)
         self.bit: Final = 1 << index
         self.figures: Final = ServerFigures(backend, text)
+
+    def count_error(self, code: int) -> None:
+        """Count a failed connect by the name of its errno."""
+        errors, name = self.figures.connect_errors, errno.errorcode.get(code, str(code))
+        errors[name] = errors.get(name, 0) + 1
 
 
 class Claimant(Protocol):
@@ -53,33 +62,34 @@ class Backend:
     """
 
     __slots__ = (
-        "_claimants", "_least_conn", "_turn", "config", "limit", "open", "pool_min", "pools",
-        "servers",
+        "_claimants", "_ended", "_least_conn", "_turn", "config", "limit", "open", "pool_min",
+        "pools", "servers",
     )  # fmt: skip
 
-    def __init__(self, conf: config.Backend, slot: int) -> None:
+    def __init__(self, conf: config.Backend, slot: int, workers: int = 1) -> None:
         """Start the rotation at the worker's slot, so that workers do not move in step."""
         self.config = conf
         self.servers = [Server(conf.name, text, i) for i, text in enumerate(conf.servers)]
         self._turn = slot % len(self.servers)
         self._least_conn = conf.balance == "least_conn"
         self._claimants: deque[Claimant] = deque()
+        self._ended: list[Server] = []  # closed in this turn
         self.limit: float = float("inf")
         """This worker's share of max_connections."""
         self.open = 0
-        self.pool_min = conf.pool_min
+        self.pool_min = conf.pool_min // workers + (slot < conf.pool_min % workers)
         """This worker's share of pool_min."""
         self.pools: list[Shrinkable] = []
         """Who may have connections to spare for others of the backend."""
 
     def claim(self, claimant: Claimant) -> bool:
         """Whether a connection may be opened now; if not, its `room` is called when one may."""
-        if self.open >= self.limit:
-            any(pool.shrink() for pool in self.pools)  # may let others have the place at once
         if self.open < self.limit:
             return True
         if claimant not in self._claimants:
             self._claimants.append(claimant)
+        if self.open - len(self._ended) + len(self._claimants) > self.limit:
+            any(pool.shrink() for pool in self.pools)
         return False
 
     def give_up(self, claimant: Claimant) -> None:
@@ -100,11 +110,30 @@ class Backend:
         self.open += 1
         server.figures.connections += 1
 
-    def freed(self, server: Server) -> None:
-        """Count a connection that has ended, and let who waits have its place."""
-        self.open -= 1
-        server.figures.connections -= 1
+    def freed(self, server: Server, loop: "Loop") -> None:
+        """Count a connection that ends with this turn, and let who waits have its place then.
+
+        Not before the socket is closed: the server would see one connection too many.
+        """
+        if self.limit == float("inf"):  # nobody waits
+            self.open -= 1
+            server.figures.connections -= 1
+            return
+        if not self._ended:
+            loop.after_closing(self)
+        self._ended.append(server)
+
+    def flush(self) -> None:
+        """Note that what was freed in this turn is closed now."""
+        for server in self._ended:
+            self.open -= 1
+            server.figures.connections -= 1
+        self._ended.clear()
         self._invite()
+
+    def fail(self, error: Exception) -> None:
+        """Let the worker die: a budget that is wrong must be made anew."""
+        raise error
 
     def _invite(self) -> None:
         for _ in range(len(self._claimants)):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aegis.lifecycle import CloseReason
 from aegis.limits import LINGER_S, SLOW_CLIENT_S
-from workers.loop import READ, WRITE, Loop
+from workers.loop import READ, SILENCED, WRITE, Loop
 from workers.timers import UNARMED
 
 if TYPE_CHECKING:
@@ -22,15 +22,13 @@ if TYPE_CHECKING:
     from workers.pipe import Pipe
     from workers.slab import Slab
 
-SILENCED = -1  # in place of a mask: the fd is out of epoll
-
 
 class ClientEnd:
     """A client's socket; SharedSession adds what is done with what it says."""
 
     __slots__ = (
         "_blocked", "_ending", "_eof", "_gone", "_held_up", "_lingering", "_mask", "_out",
-        "_out_end", "_out_start", "_until", "active_at", "client", "listener", "loop", "slot",
+        "_out_end", "_out_start", "active_at", "client", "listener", "loop", "slot", "until",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket) -> None:
@@ -43,11 +41,16 @@ class ClientEnd:
         self._out: Slab | None = None  # output that the client does not take yet
         self._out_start = self._out_end = 0
         self._blocked = False
-        self._until = float("inf")  # deadline of whatever the state waits for
+        self.until = float("inf")  # deadline of whatever the state waits for
         self._eof = self._gone = self._lingering = False
         self._ending: CloseReason | None = None  # to be closed for, once the output has gone
         self._mask = READ
         self._held_up: Pipe | None = None  # it waits for us to take our replies
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left, so that nobody wants what it is owed."""
+        return self._gone
 
     def fail(self, error: Exception) -> None:  # noqa: ARG002 - the loop has logged it
         """End after a handler raised."""
@@ -111,14 +114,14 @@ class ClientEnd:
         """Note that a pipe cannot go on until we take our replies; not for ever if others wait."""
         self._held_up = pipe
         if pipe.owner is None:
-            self._until = self.loop.now + SLOW_CLIENT_S
+            self.until = self.loop.now + SLOW_CLIENT_S
             self.rearm()
 
     def unblocked(self) -> None:
         """Let a pipe go on that waited for us."""
         pipe, self._held_up = self._held_up, None
         if pipe is not None:
-            self._until = float("inf")
+            self.until = float("inf")
             pipe.resume()
 
     def say(self, reply: bytes) -> None:
@@ -147,7 +150,7 @@ class ClientEnd:
             self.close("client_reset")
             return
         self._lingering = True
-        self._until = self.loop.now + LINGER_S
+        self.until = self.loop.now + LINGER_S
         self.rearm()
 
     def drop_output(self) -> None:

@@ -30,6 +30,8 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 ERROR = select.EPOLLERR
 HANGUP = select.EPOLLHUP
+SILENCED = -1
+"""In place of a mask: the fd is out of epoll, which would report a hang-up on every turn."""
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +92,8 @@ class Loop:
     """One worker's loop; everything that is called from it runs in its thread."""
 
     __slots__ = (
-        "_doomed", "_epoll", "_figures", "_later", "_readers", "_running", "_writers", "held_bytes",
-        "held_bytes_max", "now", "slabs", "wheel",
+        "_after", "_doomed", "_epoll", "_figures", "_later", "_readers", "_running", "_writers",
+        "held_bytes", "held_bytes_max", "now", "slabs", "wheel",
     )  # fmt: skip
 
     def __init__(self, slabs: Slabs, figures: Figures) -> None:
@@ -100,6 +102,7 @@ class Loop:
         self._writers: list[Writer] = []
         self._doomed: list[socket.socket] = []
         self._later: list[Flushable] = []
+        self._after: list[Flushable] = []
         self._figures = figures
         self._running = True
         self.slabs = slabs
@@ -155,6 +158,10 @@ class Loop:
         """Have `item.flush()` called once all events of this turn have been handled."""
         self._later.append(item)
 
+    def after_closing(self, item: Flushable) -> None:
+        """Have `item.flush()` called once what was closed in this turn really is closed."""
+        self._after.append(item)
+
     def stop(self) -> None:
         """Leave `run` at the end of this turn."""
         self._running = False
@@ -163,7 +170,7 @@ class Loop:
         """Turn until `stop`."""
         poll, readers, writers = self._epoll.poll, self._readers, self._writers
         figures, wheel, doomed, clock = self._figures, self.wheel, self._doomed, monotonic
-        later = self._later
+        later, after = self._later, self._after
         turns, quick = figures.turn_seconds.buckets, TURN_BOUNDS_S[0]
         ended = clock()
         while self._running:
@@ -181,16 +188,19 @@ class Loop:
                     writers[fd].fail(error)
             if started >= wheel.due:
                 wheel.advance(started)
-            while later:  # one may defer another
-                item = later.pop()
-                try:
-                    item.flush()
-                except Exception as error:
-                    log.exception("a flush failed")
-                    item.fail(error)
-            for sock in doomed:
-                sock.close()
-            doomed.clear()
+            while later or doomed or after:  # what is flushed may defer and close
+                while later:  # one may defer another
+                    item = later.pop()
+                    try:
+                        item.flush()
+                    except Exception as error:
+                        log.exception("a flush failed")
+                        item.fail(error)
+                for sock in doomed:
+                    sock.close()
+                doomed.clear()
+                later += after
+                after.clear()
             figures.turns += 1
             ended = clock()
             spent = ended - started

@@ -16,75 +16,82 @@ A pipe reads into a slab of its own, taken when it opens: replies that wait for 
 there, and the parser, which has passed over them, need not be turned back.
 """
 
-import contextlib
+import logging
 from collections import deque
-from socket import SHUT_RDWR, SO_ERROR, SOL_SOCKET, socket
+from socket import socket
 from typing import TYPE_CHECKING, Any
 
-from aegis.figures import CONNECT_BOUNDS_S
 from aegis.framers.contract import ProtocolError, Setup
 from workers.backend import Server
-from workers.loop import READ, WRITE
-from workers.timers import UNARMED
+from workers.loop import READ, SILENCED, WRITE
+from workers.server import CLOSED, CONNECTING, READY, SETTING_UP, ServerEnd
 
 if TYPE_CHECKING:
     from workers.pool import Pool
-    from workers.shared import SharedSession
+    from workers.pool_client import PoolClient
     from workers.slab import Slab
 
-CONNECTING, SETTING_UP, READY, CLOSED = 0, 1, 2, 3
-_SILENCED = -1  # in place of a mask: the fd is out of epoll
+log = logging.getLogger(__name__)
 
 
-class Pipe:
+class Pipe(ServerEnd):
     """One pipe of a pool; the reader and the writer of its socket."""
 
     __slots__ = (
-        "_dirty", "_due", "_end", "_fresh", "_mask", "_out", "_owed", "_setup_left", "_slab",
-        "_start", "_stuck", "_unsent", "begun", "busy_since", "dialled_at", "expires_at",
-        "idle_since", "loop", "outstanding", "owner", "parser", "pool", "retiring", "setup",
-        "slot", "sock", "state", "target",
+        "_due", "_end", "_fresh", "_owed", "_refusal", "_setup_left", "_start", "_stuck", "begun",
+        "busy_since", "expires_at", "heard_at", "idle_since", "outstanding", "owner", "parser",
+        "retiring", "setup",
     )  # fmt: skip
 
     def __init__(
         self, pool: "Pool", target: Server, sock: socket, setup: Setup, slab: "Slab"
     ) -> None:
         """Take over a socket whose non-blocking connect has begun."""
-        self.pool = pool
-        self.loop = pool.loop
-        self.target = target
-        self.sock = sock
+        super().__init__(pool, target, sock, slab)
         self.setup = setup
-        self.state = CONNECTING
-        self.slot = UNARMED
         self.parser = pool.framer.replies()
-        self.owner: SharedSession | None = None
+        self.owner: PoolClient | None = None
         """Who has the pipe alone."""
         self.retiring = False
         """No more requests; closed once nothing is owed."""
         self.outstanding = 0
         """Replies owed, those of clients that have left included."""
-        self.idle_since = self.busy_since = self.dialled_at = self.loop.now
+        self.idle_since = self.busy_since = self.loop.now
         """Since when nothing was owed; since when the oldest reply is owed."""
+        self.heard_at = self.loop.now
+        """When the server last said something, or began to owe something."""
         self.expires_at = float("inf")
-        self._owed: deque[list[Any]] = deque()  # [SharedSession, replies, note]
+        self._owed: deque[list[Any]] = deque()  # [PoolClient, replies, note]
         self._setup_left = setup.replies
+        self._refusal = b""  # what has come of the setup's reply that is coming
         self._fresh = True  # never ready yet
-        self._out = bytearray()
-        self._slab = slab
         self._start = self._end = 0
-        self._unsent = 0  # replies to requests of which no byte has gone yet
         self._due = 0  # replies that what is being dealt out may hold
         self.begun = False  # bytes of a reply that has not ended have come
         self._stuck: tuple[int, int] | None = None  # end and number of the replies being dealt
-        self._dirty = False
-        self._mask = WRITE
         self.loop.add(sock.fileno(), WRITE, self, self)
 
     def __repr__(self) -> str:
         state = ("connecting", "setting up", "ready", "closed")[self.state]
         alone = ", alone" if self.owner is not None else ""
         return f"<Pipe {self.target.address.text} {state}, {self.outstanding} owed{alone}>"
+
+    # --- setting up ----------------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """Send what has to come first."""
+        self._mask = WRITE
+        self.wait(READ | WRITE)
+        if self.setup.replies:
+            self.state = SETTING_UP
+            self._out += self.setup.requests
+        else:
+            self.state = READY
+            self.pool.ready(self)
+
+    def connect_failed(self, code: int) -> None:
+        """Leave the next attempt to the pool."""
+        self.pool.connect_failed(self, code)
 
     def begin_again(self, reset: Setup) -> None:
         """Make the pipe as if it had just been set up, whatever its client has done with it."""
@@ -93,17 +100,50 @@ class Pipe:
         self.dialled_at = self.loop.now
         self._setup_left = reset.replies + self.setup.replies
         self._out += reset.requests + self.setup.requests
-        self._later()
+        self.send_later()
+
+    def _set_up(self) -> None:
+        """Pass over the replies to what was replayed; an error is the clients' answer."""
+        while self._start < self._end and self._setup_left:
+            try:
+                stop, done = self.parser.feed(self._slab.buffer, self._start, self._end, 1, 0)
+            except ProtocolError:
+                self.lose("protocol_error")
+                return
+            self._refusal += self._slab.view[self._start : stop]
+            self._start = stop
+            if len(self._refusal) > len(self._slab.buffer):
+                self.lose("setup_failed")  # no refusal is as long as this
+                return
+            if done and self.parser.failed:
+                if self._fresh:
+                    self.pool.setup_failed(self, self._refusal)
+                else:
+                    self.lose("reset_failed")
+                return
+            if done:
+                self._setup_left -= 1
+                self._refusal = b""
+        if self._start < self._end:
+            self.lose("unexpected")
+        elif not self._setup_left:
+            self.state = READY
+            self.pool.ready(self)
 
     # --- requests ------------------------------------------------------------------------------
 
     @property
-    def full(self) -> bool:
-        """Whether the server takes requests more slowly than they come."""
-        return len(self._out) >= len(self._slab.buffer)
+    def stuck(self) -> bool:
+        """Whether a client that does not take its replies holds the pipe up."""
+        return self._stuck is not None
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether all who are owed a reply have left."""
+        return bool(self._owed) and all(entry[0].gone for entry in self._owed)
 
     def submit(
-        self, client: "SharedSession", data: memoryview | bytes, replies: int, note: int
+        self, client: "PoolClient", data: memoryview | bytes, replies: int, note: int
     ) -> None:
         """Queue whole requests, or a piece of one that streams (0 replies), for the turn's end."""
         self._out += data
@@ -114,75 +154,27 @@ class Pipe:
             else:
                 owed.append([client, replies, note])
             if not self.outstanding:
-                self.busy_since = self.loop.now
+                self.busy_since = self.heard_at = self.loop.now
             self.outstanding += replies
             self._unsent += replies
-        self._later()
-
-    def _later(self) -> None:
-        """Send at the end of this turn."""
-        if not self._dirty:
-            self._dirty = True
-            self.loop.defer(self)
+        self.send_later()
 
     def note(self, note: int) -> None:
         """Correct the note of the request submitted last, which streams."""
         self._owed[-1][2] = note
 
-    def flush(self) -> None:
-        """Send what the turn has gathered, in one call."""
-        self._dirty = False
-        if self.state != CLOSED and not self._mask & WRITE:
-            self._send()
+    def has_room(self) -> None:
+        """Tell who may go on."""
+        clients = {entry[0] for entry in self._owed}
+        if self.owner is not None:  # its request may have been answered before its end
+            clients.add(self.owner)
+        for client in clients:
+            client.pipe_has_room()
+        self.pool.has_room(self)
 
-    def _send(self) -> None:
-        out, was_full = self._out, self.full
-        try:
-            sent = self.sock.send(out)
-        except BlockingIOError:
-            sent = 0
-        except OSError:  # the server is gone; what it said before is read first
-            sent = len(out)
-            self.pool.retire(self)  # closed when the reading ends
-        del out[:sent]
-        if sent:
-            self._unsent = 0
-        self._wait(self._mask | WRITE if out else self._mask & ~WRITE)
-        if was_full and not self.full:
-            clients = {entry[0] for entry in self._owed}
-            if self.owner is not None:  # its request may have been answered before its end
-                clients.add(self.owner)
-            for client in clients:
-                client.pipe_has_room()
-            self.pool.has_room(self)
-
-    def on_writable(self, mask: int) -> None:  # noqa: ARG002 - SO_ERROR says more
-        """The connect has ended, or the server takes requests again."""
-        if self.state == CONNECTING:
-            code = self.sock.getsockopt(SOL_SOCKET, SO_ERROR)
-            if code:
-                self.pool.connect_failed(self, code)
-                return
-            self._connected()
-            if self.state == CLOSED:  # a tunnel, perhaps: the fd is another's
-                return
-        if self._out:
-            self._send()
-        else:
-            self._wait(self._mask & ~WRITE)
-
-    def _connected(self) -> None:
-        figures = self.target.figures
-        figures.connects += 1
-        figures.connect_seconds.observe(self.loop.now - self.dialled_at, CONNECT_BOUNDS_S)
-        self._mask = WRITE
-        self._wait(READ | WRITE)
-        if self.setup.replies:
-            self.state = SETTING_UP
-            self._out += self.setup.requests
-        else:
-            self.state = READY
-            self.pool.ready(self)
+    def retire(self) -> None:
+        """Take no more requests; closed once nothing is owed."""
+        self.pool.retire(self)
 
     # --- replies -------------------------------------------------------------------------------
 
@@ -193,7 +185,7 @@ class Pipe:
                 self.on_writable(mask)
             return
         if self._stuck is not None:  # it does not read: the server has hung up, found when it does
-            self._wait(_SILENCED)
+            self.wait(SILENCED)
             return
         try:
             count = self.sock.recv_into(self._slab.buffer)
@@ -206,34 +198,13 @@ class Pipe:
             self._server_ended()
             return
         self._start, self._end = 0, count
+        self.heard_at = self.loop.now
         # A reply cannot come before its request has gone: more than these is nobody's.
         self._due = self.outstanding - self._unsent
         if self.state == SETTING_UP:
             self._set_up()
         else:
             self._deal()
-
-    def _set_up(self) -> None:
-        """Pass over the replies to what was replayed; an error is the clients' answer."""
-        while self._start < self._end and self._setup_left:
-            try:
-                stop, done = self.parser.feed(self._slab.buffer, self._start, self._end, 1, 0)
-            except ProtocolError:
-                self.lose("protocol_error")
-                return
-            if done and self.parser.failed:
-                if self._fresh:
-                    self.pool.setup_failed(self, bytes(self._slab.view[self._start : stop]))
-                else:
-                    self.lose("reset_failed")
-                return
-            self._setup_left -= done
-            self._start = stop
-        if self._start < self._end:
-            self.lose("unexpected")
-        elif not self._setup_left:
-            self.state = READY
-            self.pool.ready(self)
 
     def _deal(self) -> None:
         """Give each client its replies, until the bytes end or a client takes no more."""
@@ -255,7 +226,7 @@ class Pipe:
             self._start += taken
             if self._start < stop:
                 self._stuck = (stop, done)
-                self._wait(self._mask & ~READ)
+                self.wait(self._mask & ~READ)
                 entry[0].hold_up(self)
                 return
             if done and not self._strike_off(entry, done):
@@ -272,7 +243,7 @@ class Pipe:
             entry[0].hold_up(self)
             return
         self._stuck = None
-        self._wait((self._mask if self._mask != _SILENCED else 0) | READ)
+        self.wait((self._mask if self._mask != SILENCED else 0) | READ)
         if not done or self._strike_off(entry, done):
             self._deal()
 
@@ -280,7 +251,7 @@ class Pipe:
         """Take replies that have ended off the list; False when the pipe is no pipe any more."""
         if self.state == CLOSED:  # the client had it alone, and has gone while it was served
             return False
-        client: SharedSession = entry[0]
+        client: PoolClient = entry[0]
         parser = self.parser
         entry[1] -= done
         if not entry[1]:
@@ -288,9 +259,12 @@ class Pipe:
         self.outstanding -= done
         self._due -= done
         self.busy_since = self.loop.now
-        self.begun = (
-            bool(entry[1]) and parser.begun
-        )  # what was fed may hold the next one's beginning
+        # What was fed may hold the beginning of the next one.
+        self.begun = bool(entry[1]) and parser.begun
+        if parser.tunnel and self._out:  # half a request is no beginning of a tunnel
+            self.lose("unexpected")
+            client.close("server_lost")
+            return False
         if parser.tunnel:
             self.pool.give_away(self)
             client.tunnel(self)
@@ -328,44 +302,16 @@ class Pipe:
         self.owner = None
         self.outstanding = 0
         self.pool.lost(self, why)
-        for client, replies, _ in owed:
-            client.pipe_lost(self, replies, begun=begun, why=why)
-            begun = False
         if owner is not None and all(entry[0] is not owner for entry in owed):
-            owner.pipe_lost(self, 0, begun=False, why=why)
+            owed.append([owner, 0, 0])
+        for client, replies, _ in owed:
+            try:
+                client.pipe_lost(self, replies, begun=begun, why=why)
+            except Exception as error:  # one client's; the others are told all the same
+                log.exception("a client could not be told of a lost pipe")
+                client.fail(error)
+            begun = False
 
     def take_unread(self) -> memoryview:
         """Return what the server sent behind the replies; good until `release`."""
         return self._slab.view[self._start : self._end]
-
-    def release(self) -> None:
-        """Give the socket up without closing it: somebody relays on it now."""
-        self.state = CLOSED
-        self.pool.keep_slab(self._slab)
-
-    def close(self) -> None:
-        """Close the socket; for the pool, which has forgotten the pipe."""
-        if self.state != CLOSED:
-            self.release()
-            # The fd is closed at the end of the turn; the server is told now, before another pipe
-            # is dialled in this one's place: it counts connections.
-            with contextlib.suppress(OSError):
-                self.sock.shutdown(SHUT_RDWR)
-            self.loop.close(self.sock)
-
-    def fail(self, error: Exception) -> None:  # noqa: ARG002 - the loop has logged it
-        """Close after a handler raised."""
-        self.lose("error")
-
-    def _wait(self, mask: int) -> None:
-        """Register for other events, where that is a change."""
-        if mask == self._mask:
-            return
-        old, self._mask = self._mask, mask
-        fd = self.sock.fileno()
-        if mask == _SILENCED:
-            self.loop.silence(fd)
-        elif old == _SILENCED:
-            self.loop.wake(fd, mask)
-        else:
-            self.loop.change(fd, mask)

@@ -6,54 +6,51 @@ The pool decides and keeps the lists; its pipes and sessions do the I/O.
     lease ──a ready pipe that owes nothing──▶ one client's alone, until `give_back`
       └─ none: the client waits its turn, `_grow` opens a pipe if the backend's budget has room
 
-Each pipe is in exactly one place: `_opening`, `_ready[setup]`, `_leased` (or retiring: in none, and
+Each pipe is in exactly one place: opening, `_ready[setup]`, `_alone` (or retiring: in none, and
 closed when it owes nothing). The budget, `max_connections` of the backend, is counted in
 Backend.open, over all pools and plain sessions of the worker that use it.
+
+Pins may not take every pipe: one is left for those who share, if the budget has two. A pin beyond
+that is `parked`, out of the way of those who wait behind it, until another pin ends.
 """
 
 import errno
+import logging
 import random
 from collections import deque
 from typing import TYPE_CHECKING
 
 from aegis.figures import PoolFigures
 from aegis.framers.contract import Framer, Setup
-from aegis.limits import (
-    GROW_AFTER_S,
-    MAX_OPENING,
-    RECONNECT_MAX_S,
-    RECONNECT_MIN_S,
-    TICK_S,
-)
-from workers.backend import Backend, Server
+from aegis.limits import GROW_AFTER_S, MAX_OPENING, TICK_S
+from workers.backend import Backend
 from workers.loop import Loop
-from workers.pipe import CONNECTING, READY, Pipe
+from workers.opening import Opening
+from workers.pipe import Pipe
+from workers.server import CONNECTING, READY
 from workers.slab import Slab, make_slab
 from workers.timers import Alarm
 
 if TYPE_CHECKING:
-    from workers.shared import SharedSession
+    from workers.pool_client import PoolClient
+
+log = logging.getLogger(__name__)
 
 
-class Pool:
+class Pool(Opening):
     """All pipes of one backend that speak one protocol."""
 
     def __init__(self, backend: Backend, framer: Framer, loop: Loop) -> None:
-        self.backend = backend
+        super().__init__(backend, loop)
         self.framer = framer
-        self.loop = loop
         self.figures = PoolFigures(backend.config.name, framer.name)
-        self.waiting: deque[SharedSession] = deque()
+        self.waiting: deque[PoolClient] = deque()
+        self.parked: deque[PoolClient] = deque()
         self.pipes: set[Pipe] = set()
         self._ready: dict[Setup, list[Pipe]] = {}
+        self._alone: set[Pipe] = set()
         self._slabs: list[Slab] = []  # of pipes that have closed
         self._setup = framer.requests().setup
-        self._tried = 0  # servers that refused since one did not
-        self._retry_s = 0.0
-        self._retry_at = 0.0
-        self.closed = False
-        self._called = False  # `flush` comes at the end of this turn
-        backend.pools.append(self)
         Alarm(loop.wheel, loop.now, self._tend)
 
     # --- what sessions ask for -----------------------------------------------------------------
@@ -64,7 +61,7 @@ class Pool:
         if self.waiting:
             return None  # first come, first served
         for pipe in self._ready.get(setup, ()):
-            if pipe.outstanding < least and not pipe.full:
+            if pipe.outstanding < least and not (pipe.full or pipe.stuck):
                 best, least = pipe, pipe.outstanding
                 if not least:
                     return best
@@ -72,38 +69,42 @@ class Pool:
             self._grow(setup)  # every pipe has something slow before us
         return best
 
-    def lease(self, setup: Setup, client: "SharedSession") -> Pipe | None:
+    def lease(self, setup: Setup, client: "PoolClient") -> Pipe | None:
         """Return a pipe that is the client's alone from now on, None if it must `wait`."""
-        if self.waiting:
+        if self.waiting or self._too_many_pins(client):
             return None
         for pipe in self._ready.get(setup, ()):
             if not pipe.outstanding:
                 return self._hand_over(pipe, client)
         return None
 
-    def wait(self, client: "SharedSession") -> bool:
+    def wait(self, client: "PoolClient") -> bool:
         """Queue a client until `granted` is called; False when the queue is full."""
-        if len(self.waiting) >= self.backend.config.queue_max:
+        if len(self.waiting) + len(self.parked) >= self.backend.config.queue_max:
             return False
         self.waiting.append(client)
-        if not self._called:
-            self._called = True
-            self.loop.defer(self)  # not now: whoever asks is in the middle of its input
+        self.call()  # not now: whoever asks is in the middle of its input
         return True
 
     def flush(self) -> None:
         """Serve those who began to wait in this turn."""
-        self._called = False
+        self.deferred = False
         self._serve_all()
 
-    def fail(self, error: Exception) -> None:
-        """Let the worker die: a pool that cannot serve must be replaced."""
-        raise error
-
-    def stop_waiting(self, client: "SharedSession") -> None:
+    def stop_waiting(self, client: "PoolClient") -> None:
         """Take a client that leaves out of the queue."""
-        if client in self.waiting:
-            self.waiting.remove(client)
+        for queue in (self.waiting, self.parked):
+            if client in queue:
+                queue.remove(client)
+
+    def queue(self) -> tuple[int, float]:
+        """Return how many clients wait, and since when the first of them does."""
+        firsts = [queue[0].since for queue in (self.waiting, self.parked) if queue]
+        return len(self.waiting) + len(self.parked), min(firsts, default=self.loop.now)
+
+    def _too_many_pins(self, client: "PoolClient") -> bool:
+        """Whether another pin would leave no pipe to share; who has one for good asked for it."""
+        return not client.sticky and len(self._alone) >= max(1, self.backend.limit - 1)
 
     def give_back(self, pipe: Pipe, *, clean: bool, used: bool) -> None:
         """Take a leased pipe back.
@@ -113,7 +114,7 @@ class Pool:
             clean: nothing is under way on it; else it is closed.
             used: it may carry a client's state, so it is reset, or closed if that cannot be.
         """
-        pipe.owner = None
+        self._take_from(pipe)
         whole = clean and not pipe.outstanding and pipe.state == READY and not pipe.retiring
         if whole and not used:
             self._offer(pipe)
@@ -137,7 +138,7 @@ class Pool:
 
     def ready(self, pipe: Pipe) -> None:
         """Offer a pipe: it is connected and set up, or was given back clean."""
-        self._tried, self._retry_s = 0, 0.0
+        self.dial_succeeded()
         self._offer(pipe)
 
     def _offer(self, pipe: Pipe) -> None:
@@ -180,7 +181,7 @@ class Pool:
     def lost(self, pipe: Pipe, why: str) -> None:
         """Forget a pipe that has ended, or broken the protocol."""
         if pipe.state < READY:  # not again at once
-            self._back_off()
+            self.back_off()
         self._forget(pipe)
         losses = self.figures.losses
         losses[why] = losses.get(why, 0) + 1
@@ -193,11 +194,13 @@ class Pool:
 
     def connect_failed(self, pipe: Pipe, code: int) -> None:
         """Try the next server; when all have failed, tell who waits."""
-        self._count_error(pipe.target, code)
-        self._tried |= pipe.target.bit
+        self.dial_failed(pipe.target, code)
         self._forget(pipe)
         pipe.close()
-        self._next_server(pipe.setup)
+        if self.exhausted:
+            self._give_up()
+        elif self.backend.claim(self):
+            self._open(pipe.setup)
 
     def setup_failed(self, pipe: Pipe, reply: bytes) -> None:
         """Give the server's refusal to the clients that asked for this setup."""
@@ -257,32 +260,20 @@ class Pool:
         opening = sum(1 for p in self.pipes if p.state < READY and p.setup == setup)
         wanted = sum(1 for client in self.waiting if client.setup == setup)
         most = max(1, min(wanted, MAX_OPENING))
-        while opening < most and self.loop.now >= self._retry_at and self.backend.claim(self):
+        while opening < most and self.may_dial and self.backend.claim(self):
             if not self._open(setup):
                 return
             opening += 1
 
     def _open(self, setup: Setup) -> bool:
         """Open a pipe; False when that is not possible now."""
-        target = self.backend.pick(self._tried)
-        if target is None:
-            self._tried = 0
+        dialled = self.dial()
+        if dialled is None:
+            if self.exhausted:
+                self._give_up()
             return False
-        try:
-            sock, code = self.backend.dial(target)
-        except OSError as error:
-            self._count_error(target, error.errno or errno.EIO)
-            self._retry_at = self.loop.now + TICK_S
-            return False
-        if code not in {0, errno.EINPROGRESS}:
-            sock.close()
-            self._count_error(target, code)
-            self._tried |= target.bit
-            self._next_server(setup)
-            return False
-        self.backend.opened(target)
         self.figures.opened += 1
-        pipe = Pipe(self, target, sock, setup, self._slab())
+        pipe = Pipe(self, *dialled, setup, self._slab())
         lifetime_s = self.backend.config.max_lifetime_s
         if lifetime_s:  # jittered: pipes that were opened together do not go together
             pipe.expires_at = self.loop.now + lifetime_s * random.uniform(0.8, 1.0)
@@ -292,28 +283,27 @@ class Pool:
     def _slab(self) -> Slab:
         return self._slabs.pop() if self._slabs else make_slab(len(self.loop.slabs.hot.buffer))
 
-    def _next_server(self, setup: Setup) -> None:
-        """After a failed connect: try another, and when all have failed, tell who waits."""
-        if self._tried.bit_count() < len(self.backend.servers):
-            if self.backend.claim(self):  # `freed` may have let somebody else have the place
-                self._open(setup)
-            return
+    def _give_up(self) -> None:
+        """Every server has failed: tell who waits, unless a connect is still under way."""
         if any(pipe.state < READY for pipe in self.pipes):
-            return  # that one may succeed
-        self._tried = 0
-        self._back_off()
-        for client in list(self.waiting):
-            self.waiting.remove(client)
+            return
+        self.back_off()
+        for client in [*self.waiting, *self.parked]:
+            self.stop_waiting(client)
             client.denied("connect_failed")
 
-    def _back_off(self) -> None:
-        self._retry_s = min(max(2 * self._retry_s, RECONNECT_MIN_S), RECONNECT_MAX_S)
-        self._retry_at = self.loop.now + self._retry_s
-
-    def _hand_over(self, pipe: Pipe, client: "SharedSession") -> Pipe:
+    def _hand_over(self, pipe: Pipe, client: "PoolClient") -> Pipe:
         self._unlist(pipe)
+        self._alone.add(pipe)
         pipe.owner = client
         return pipe
+
+    def _take_from(self, pipe: Pipe) -> None:
+        """Note that a pipe is nobody's alone any more; a parked pin may have its turn."""
+        pipe.owner = None
+        self._alone.discard(pipe)
+        if self.parked:
+            self.waiting.appendleft(self.parked.popleft())
 
     def _serve_all(self) -> None:
         for ready in list(self._ready.values()):
@@ -327,9 +317,12 @@ class Pool:
         """Give a ready pipe to those whose turn it is, as far as it suits them."""
         in_flight = self.framer.in_flight
         while self.waiting and pipe.outstanding < in_flight and pipe.owner is None:
-            if pipe.state != READY or pipe.retiring or pipe.full:
+            if pipe.state != READY or pipe.retiring or pipe.full or pipe.stuck or self.closed:
                 return
             client = self.waiting[0]
+            if client.wants_alone and self._too_many_pins(client):
+                self.parked.append(self.waiting.popleft())
+                continue
             if client.setup != pipe.setup:
                 self._grow(client.setup)
                 return
@@ -338,42 +331,56 @@ class Pool:
                     return
                 self._hand_over(pipe, client)
             self.waiting.popleft()
-            client.granted(pipe)
+            try:
+                client.granted(pipe)
+            except Exception as error:  # one client's; the others are served all the same
+                log.exception("a client could not be given its pipe")
+                client.fail(error)
 
     def _forget(self, pipe: Pipe, *, connection_stays: bool = False) -> None:
         if pipe not in self.pipes:
             return
         self.pipes.remove(pipe)
         self._unlist(pipe)
+        self._take_from(pipe)
         if not connection_stays:
-            self.backend.freed(pipe.target)
+            self.backend.freed(pipe.target, self.loop)
 
-    def _count_error(self, target: Server, code: int) -> None:
-        errors, name = target.figures.connect_errors, errno.errorcode.get(code, str(code))
-        errors[name] = errors.get(name, 0) + 1
+    # --- time ----------------------------------------------------------------------------------
 
     def _tend(self, now: float) -> float:
-        """Every tick: give up connects, close what is old or long idle, keep the minimum open."""
-        conf = self.backend.config
+        """Every tick: give up what takes too long, close what is old, keep the minimum open."""
         for pipe in list(self.pipes):
-            if pipe.state < READY and now - pipe.dialled_at > conf.connect_timeout_s:
-                if pipe.state == CONNECTING:
-                    self.connect_failed(pipe, errno.ETIMEDOUT)
-                else:
-                    pipe.lose("setup_timeout")
-            elif pipe.state == READY and pipe.owner is None and not pipe.retiring:
-                idle_s = now - pipe.idle_since if not pipe.outstanding else 0.0
+            if pipe.state < READY:
+                self._tend_opening(pipe, now)
+            elif pipe.owner is None and not (pipe.outstanding or pipe.retiring):
                 spare = len(self.pipes) > self.backend.pool_min
-                if now > pipe.expires_at or (spare and 0 < conf.max_idle_s < idle_s):
+                idle_max_s = self.backend.config.max_idle_s if spare else 0
+                if now > pipe.expires_at or 0 < idle_max_s < now - pipe.idle_since:
                     self.retire(pipe)
-                    if not pipe.outstanding:
-                        self.idle(pipe)
-        if (
-            not self.closed
-            and len(self.pipes) < self.backend.pool_min
-            and self.backend.open < self.backend.limit
-        ):
+                    self.idle(pipe)
+            elif pipe.owner is None and not pipe.stuck:
+                self._tend_busy(pipe, now)
+        if len(self.pipes) < self.backend.pool_min and self.backend.open < self.backend.limit:
             self._grow(self._setup)
         if self.waiting:
             self._serve_all()
         return now + TICK_S
+
+    def _tend_opening(self, pipe: Pipe, now: float) -> None:
+        if now - pipe.dialled_at <= self.backend.config.connect_timeout_s:
+            return
+        if pipe.state == CONNECTING:
+            self.connect_failed(pipe, errno.ETIMEDOUT)
+        else:
+            pipe.lose("setup_timeout")
+
+    def _tend_busy(self, pipe: Pipe, now: float) -> None:
+        conf = self.backend.config
+        silent_s = now - pipe.heard_at
+        if 0 < conf.reply_timeout_s < silent_s:
+            pipe.lose("reply_timeout")
+        elif 0 < conf.server_fin_timeout_s < silent_s and pipe.abandoned:
+            pipe.lose("abandoned")
+        elif now > pipe.expires_at and not pipe.retiring:
+            self.retire(pipe)

@@ -14,7 +14,6 @@ that is met while *writing* first lets the other direction finish, because a ser
 early and closes with unread bytes resets the connection behind its answer (RFC 9112, 9.6).
 """
 
-import contextlib
 import errno
 import logging
 import socket
@@ -26,7 +25,7 @@ from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
 from workers.backend import Server
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
-from workers.loop import ERROR, HANGUP, READ, WRITE, Loop
+from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE, Loop
 from workers.tcp import unsent
 from workers.timers import UNARMED
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from workers.listener import Listener
 
 UP, DOWN = 0, 1
-_SILENCED = -1  # in place of a mask: the fd is out of epoll
 _RESETS: tuple[CloseReason, ...] = ("client_reset", "server_reset")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _SHORTAGES = {
@@ -127,7 +125,7 @@ class Session:
             self.target = target  # without a socket: `expire` tries it again
             self._rearm(self.loop.now + TICK_S)
             return True
-        self._count_error(target, code)
+        target.count_error(code)
         return False
 
     def on_writable(self, mask: int) -> None:  # noqa: ARG002 - SO_ERROR says what the mask cannot
@@ -180,14 +178,10 @@ class Session:
         assert self.target is not None
         assert self.server is not None
         target = self.target
-        self._count_error(target, code)
+        target.count_error(code)
         self.loop.close(self.server)
         self.server = self.target = None
-        self.listener.backend.freed(target)
-
-    def _count_error(self, target: Server, code: int) -> None:
-        errors, name = target.figures.connect_errors, errno.errorcode.get(code, str(code))
-        errors[name] = errors.get(name, 0) + 1
+        self.listener.backend.freed(target, self.loop)
 
     # --- relaying ------------------------------------------------------------------------------
 
@@ -207,7 +201,7 @@ class Session:
             self._server_mask = mask
 
     def _register(self, fd: int, old: int, new: int) -> None:
-        if old == _SILENCED:
+        if old == SILENCED:
             self.loop.wake(fd, new)
         else:
             self.loop.change(fd, new)
@@ -230,12 +224,12 @@ class Session:
             self._silence(way)
 
     def _silence(self, way: int) -> None:
-        if way == UP and self._client_mask != _SILENCED:
-            self._client_mask = _SILENCED
+        if way == UP and self._client_mask != SILENCED:
+            self._client_mask = SILENCED
             self.loop.silence(self.client.fileno())
-        elif way == DOWN and self._server_mask != _SILENCED:
+        elif way == DOWN and self._server_mask != SILENCED:
             assert self.server is not None
-            self._server_mask = _SILENCED
+            self._server_mask = SILENCED
             self.loop.silence(self.server.fileno())
 
     def source_broke(self, way: int, error: OSError) -> None:
@@ -311,7 +305,7 @@ class Session:
             if self.server is not None:
                 self._attempt_failed(errno.ETIMEDOUT)
             elif self.target is not None:  # there was no room for as long as a connect may take
-                self._count_error(self.target, errno.ETIMEDOUT)
+                self.target.count_error(errno.ETIMEDOUT)
             self.dial("connect_timeout")
         return 0.0
 
@@ -372,11 +366,8 @@ class Session:
         loop.close(self.client)
         if self.server is not None:
             assert self.target is not None
-            if self.listener.backend.limit < float("inf"):  # see Pipe.close
-                with contextlib.suppress(OSError):
-                    self.server.shutdown(socket.SHUT_RDWR)
             loop.close(self.server)
-            self.listener.backend.freed(self.target)
+            self.listener.backend.freed(self.target, self.loop)
         elif self._queued:
             self.listener.backend.give_up(self)
         if self._up is not None and self._down is not None:

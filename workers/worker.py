@@ -49,7 +49,7 @@ class Worker:
         self._digest = config_digest(conf)
         self.figures = Figures(boot.slot, os.getpid(), "starting", [], [], conf.slabs)
         self.loop = Loop(Slabs(conf.slabs, conf.slab_bytes, self.figures), self.figures)
-        backends = {b.name: Backend(b, boot.slot) for b in conf.backends}
+        backends = {b.name: Backend(b, boot.slot, boot.workers) for b in conf.backends}
         self._backends = list(backends.values())
         self._share(boot.shares)
         pools: dict[tuple[str, str], Pool] = {}
@@ -190,6 +190,8 @@ class Worker:
             listener.drain()
         if now < self._deadline and (self.figures.sessions or self._refuse_at is not None):
             return now + TICK_S
+        for pool in self._pools:
+            pool.closed = True  # who is cut gives its pipe to nobody
         self._cut()
         for pool in self._pools:
             pool.close()
@@ -226,9 +228,10 @@ class Worker:
             pools = [pool for pool in self._pools if pool.backend is backend]
             idle = sum([pool.sample() for pool in pools])
             figures.open, figures.busy = backend.open, backend.open - idle
-            figures.waiting = backend.sessions_waiting + sum(len(pool.waiting) for pool in pools)
-            since = [pool.waiting[0].since for pool in pools if pool.waiting]
-            figures.longest_wait_s = self.loop.now - min(since, default=self.loop.now)
+            queues = [pool.queue() for pool in pools]
+            figures.waiting = backend.sessions_waiting + sum(count for count, _ in queues)
+            since = min((since for _, since in queues), default=self.loop.now)
+            figures.longest_wait_s = self.loop.now - since
 
     def _report(self) -> None:
         self._sample()

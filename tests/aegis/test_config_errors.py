@@ -161,7 +161,8 @@ UNKNOWN_KEYS = [
         backend("balanc = 1"),
         'backend[0].balanc: unknown key; did you mean "balance"? known keys: name, servers, '
         "balance, connect_timeout_s, connect_attempts, max_connections, queue_timeout_s, "
-        "queue_max, pool_min, max_idle_s, max_lifetime_s, server_fin_timeout_s, keepalive_s",
+        "queue_max, reply_timeout_s, pool_min, max_idle_s, max_lifetime_s, "
+        "server_fin_timeout_s, keepalive_s",
     ),
 ]
 

@@ -210,3 +210,17 @@ def test_what_enters_a_tunnel_while_input_is_scarce_enters_it_once(rig: Rig) -> 
     client.sendall(sent)
     expect(server, sent)
     assert is_silent(server, 0.1)
+
+
+def test_more_than_a_slab_may_be_held_when_a_tunnel_opens(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream, **TINY)
+    client = proxy.connect()
+    sent = words("SUBSCRIBE", "c") + words("SUBSCRIBE", "d") * 5
+    client.sendall(sent[:20])
+    proxy.figures_when(lambda f: f.listeners[0].bytes[0] == 20, "the first half to be taken")
+    client.sendall(sent[20:])
+    server = upstream.accept()
+    expect(server, sent)
+    server.sendall(SUBSCRIBED * 6)
+    expect(client, SUBSCRIBED * 6)

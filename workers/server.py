@@ -1,0 +1,159 @@
+"""The server's side of a pipe: its connection, and what waits to be sent on it.
+
+    dialled ─▶ connecting ─▶ setting up ─▶ ready ─▶ closed, once
+                                │             │
+    out ──flush, once a turn──▶ send          └ short: the rest waits for the server to take it
+
+Everything that a turn has gathered leaves in one send. What was written is never sent again.
+"""
+
+from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
+from typing import TYPE_CHECKING
+
+from aegis.figures import CONNECT_BOUNDS_S
+from workers.backend import Server
+from workers.loop import SILENCED, WRITE
+
+if TYPE_CHECKING:
+    from workers.pool import Pool
+    from workers.slab import Slab
+
+CONNECTING, SETTING_UP, READY, CLOSED = 0, 1, 2, 3
+
+
+class ServerEnd:
+    """A connection to a server; Pipe adds who is owed what comes from it."""
+
+    __slots__ = (
+        "_deferred", "_mask", "_out", "_slab", "_unsent", "_write_ends", "dialled_at", "loop",
+        "pool", "sock", "state", "target",
+    )  # fmt: skip
+
+    def __init__(self, pool: "Pool", target: Server, sock: socket, slab: "Slab") -> None:
+        """Take over a socket whose non-blocking connect has begun."""
+        self.pool = pool
+        self.loop = pool.loop
+        self.target = target
+        self.sock = sock
+        self.state = CONNECTING
+        self.dialled_at = self.loop.now
+        self._slab = slab
+        self._out = bytearray()
+        self._unsent = 0  # replies to requests of which no byte has gone yet
+        self._write_ends = False  # nothing more will be submitted: end the stream behind it
+        self._deferred = False  # `flush` comes at the end of this turn
+        self._mask = WRITE
+
+    @property
+    def full(self) -> bool:
+        """Whether the server takes requests more slowly than they come."""
+        return len(self._out) >= len(self._slab.buffer)
+
+    @property
+    def unsent(self) -> bool:
+        """Whether bytes of requests have not gone yet."""
+        return bool(self._out)
+
+    def end_writing(self) -> None:
+        """Pass on that its only client has closed its half: the server decides what that means."""
+        self._write_ends = True
+        self.retire()
+        self.send_later()
+
+    def send_later(self) -> None:
+        """Send at the end of this turn."""
+        if not self._deferred:
+            self._deferred = True
+            self.loop.defer(self)
+
+    def flush(self) -> None:
+        """Send what the turn has gathered, in one call."""
+        self._deferred = False
+        if self.state != CLOSED and not self._mask & WRITE:
+            self._send()
+
+    def _send(self) -> None:
+        out, was_full = self._out, self.full
+        try:
+            sent = self.sock.send(out)
+            if self._write_ends and sent == len(out):
+                self.sock.shutdown(SHUT_WR)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the server is gone; what it said before is read first
+            sent = len(out)
+            self.retire()  # closed when the reading ends
+        del out[:sent]
+        if sent:
+            self._unsent = 0
+        self.wait(self._mask | WRITE if out else self._mask & ~WRITE)
+        if was_full and not self.full:
+            self.has_room()
+
+    def on_writable(self, mask: int) -> None:  # noqa: ARG002 - SO_ERROR says more
+        """The connect has ended, or the server takes requests again."""
+        if self.state == CONNECTING:
+            code = self.sock.getsockopt(SOL_SOCKET, SO_ERROR)
+            if code:
+                self.connect_failed(code)
+                return
+            figures = self.target.figures
+            figures.connects += 1
+            figures.connect_seconds.observe(self.loop.now - self.dialled_at, CONNECT_BOUNDS_S)
+            self.connected()
+            if self.state == CLOSED:  # a tunnel, perhaps: the fd is another's
+                return
+        if self._out:
+            self._send()
+        else:
+            self.wait(self._mask & ~WRITE)
+
+    def wait(self, mask: int) -> None:
+        """Register for other events, where that is a change."""
+        if mask == self._mask:
+            return
+        old, self._mask = self._mask, mask
+        fd = self.sock.fileno()
+        if mask == SILENCED:
+            self.loop.silence(fd)
+        elif old == SILENCED:
+            self.loop.wake(fd, mask)
+        else:
+            self.loop.change(fd, mask)
+
+    def release(self) -> None:
+        """Give the socket up without closing it: somebody relays on it now."""
+        self.state = CLOSED
+        self.pool.keep_slab(self._slab)
+
+    def close(self) -> None:
+        """Close the socket; for the pool, which has forgotten the pipe."""
+        if self.state != CLOSED:
+            self.release()
+            self.loop.close(self.sock)
+
+    def fail(self, error: Exception) -> None:  # noqa: ARG002 - the loop has logged it
+        """Close after a handler raised."""
+        self.lose("error")
+
+    # --- for the pipe --------------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """The connect has succeeded."""
+        raise NotImplementedError
+
+    def connect_failed(self, code: int) -> None:
+        """The connect has failed, with this errno."""
+        raise NotImplementedError
+
+    def has_room(self) -> None:
+        """The server takes requests again."""
+        raise NotImplementedError
+
+    def retire(self) -> None:
+        """Take no more requests."""
+        raise NotImplementedError
+
+    def lose(self, why: str) -> None:
+        """Close, and answer for every reply that is owed."""
+        raise NotImplementedError
