@@ -156,14 +156,15 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         Meta(
             ge=0,
             le=limits.MAX_CONNECTIONS,
-            description="Pipes kept open ahead of need, over all workers, for each protocol.",
+            description="Pipes kept open ahead of need, over all workers, for each protocol; "
+            "for `warm` listeners spare connections, and at least 1.",
         ),
     ] = 0
     max_idle_s: Annotated[
         Timeout,
         Meta(
-            description="A pipe beyond `pool_min` that nobody used for so long is closed; "
-            "0 = never."
+            description="A pipe beyond `pool_min` that nobody used for so long is closed, and so "
+            "is a spare connection of a `warm` listener, which is replaced; 0 = never."
         ),
     ] = 60.0
     max_lifetime_s: Annotated[

@@ -20,6 +20,7 @@ def check_rules(config: Table, problems: Problems) -> None:
         _names_are_unique(kind, config, problems)
     _backends_exist(config, problems)
     _protocols_support_poolings(config, problems)
+    _warm_listeners_have_spares(config, problems)
     _binds_do_not_overlap(config, problems)
     _servers_are_unique(config, problems)
     _no_listener_serves_itself(config, problems)
@@ -75,6 +76,22 @@ def _protocols_support_poolings(config: Table, problems: Problems) -> None:
                 problems.about_value(path, pooling, f'protocol "{protocol}" supports {supported}')
         elif pooling not in (words := sorted({p for ps in POOLINGS.values() for p in ps})):
             problems.about_value(path, pooling, f"known poolings: {one_of(words, 'and')}")
+
+
+def _warm_listeners_have_spares(config: Table, problems: Problems) -> None:
+    warm = {
+        listener.get("backend"): f"listener[{i}]"
+        for i, listener in enumerate(config.get("listener", []))
+        if listener.get("pooling") == "warm"
+    }
+    for i, backend in enumerate(config.get("backend", [])):
+        name, pool_min = backend.get("name"), backend.get("pool_min", 0)
+        if name in warm and pool_min == 0:
+            problems.about_value(
+                f"backend[{i}].pool_min",
+                pool_min,
+                f'at least 1: {warm[name]} is "warm" and takes connections opened ahead',
+            )
 
 
 def _binds_do_not_overlap(config: Table, problems: Problems) -> None:

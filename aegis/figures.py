@@ -13,6 +13,14 @@ from aegis.lifecycle import CLOSE_REASONS, Phase
 # Upper bounds in seconds. Connects: from loopback (50 µs) to a lost SYN's first retransmissions
 # (1 s, 3 s). Turns: from what an idle turn takes to what a client would notice.
 CONNECT_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1, 3, 10)
+# Replies: from what a database in memory takes over loopback to what times out. As fine as 1, 2, 5
+# and steps between, because percentiles are read off them.
+REPLY_BOUNDS_S = (
+    0.0001, 0.0002, 0.0003, 0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.005, 0.0075, 0.01,
+    0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10,
+)  # fmt: skip
+WAIT_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+SESSION_BOUNDS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600, 86_400)
 TURN_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 
@@ -40,6 +48,10 @@ class ListenerFigures(msgspec.Struct):
     closed: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(CLOSE_REASONS, 0))
     accept_errors: dict[str, int] = {}
     """Errno name → count."""
+    session_seconds: Histogram = msgspec.field(
+        default_factory=lambda: Histogram([0] * (len(SESSION_BOUNDS_S) + 1))
+    )
+    """From accept to close."""
 
 
 class ServerFigures(msgspec.Struct):
@@ -80,6 +92,20 @@ class PoolFigures(msgspec.Struct):
     pipes: dict[str, int] = {}
     """State → now: connecting, idle, active, alone."""
     opened: int = 0
+    requests: int = 0
+    """Replies that requests were owed, or that they have got by now."""
+    reply_seconds: Histogram = msgspec.field(
+        default_factory=lambda: Histogram([0] * (len(REPLY_BOUNDS_S) + 1))
+    )
+    """From a request's arrival to the end of its reply, waiting for a pipe not included."""
+    wait_seconds: Histogram = msgspec.field(
+        default_factory=lambda: Histogram([0] * (len(WAIT_BOUNDS_S) + 1))
+    )
+    """How long those waited who got a pipe in the end."""
+    hits: int = 0
+    """Times a client found a connection ready."""
+    misses: int = 0
+    """Times it had to wait for one, or to dial."""
     pins: dict[str, int] = {}
     """Reason → clients that needed a pipe of their own."""
     losses: dict[str, int] = {}
@@ -113,6 +139,10 @@ class Figures(msgspec.Struct, tag="figures"):
     """Reports and telemetry that found no room or no peer."""
     bus_errors: int = 0
     """Messages that could not be understood."""
+    cpu_seconds: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.0])
+    """Spent in [user, system] mode."""
+    memory_bytes: int = 0
+    """Resident set size."""
     backends: list[BackendFigures] = []
     pools: list[PoolFigures] = []
 

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from aegis.figures import CONNECT_BOUNDS_S, TURN_BOUNDS_S
+from aegis.figures import (
+    CONNECT_BOUNDS_S,
+    REPLY_BOUNDS_S,
+    SESSION_BOUNDS_S,
+    TURN_BOUNDS_S,
+    WAIT_BOUNDS_S,
+)
 from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase, SeatState
 
 _GENERATED = re.compile(r"(<!-- (metrics|labels) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -54,7 +60,9 @@ LABELS = {
     "protocol": "The listener's protocol.",
     "pipe": "`connecting`, `idle`, `active` (owes replies) or `alone` (one client's).",
     "loss": "`server_lost`, `unexpected` (bytes that nobody was owed), `protocol_error`, "
-    "`reset_failed`, `setup_timeout` or `error`.",
+    "`reset_failed`, `setup_failed`, `setup_timeout`, `reply_timeout`, `abandoned` (all who were "
+    "owed a reply had left, and none came) or `error`.",
+    "mode": "`user` or `system`.",
     "pin": "`long_request`, or a word of the protocol's framer: docs/protocols.",
     "error": "Name of the errno, such as `ECONNREFUSED`; `ETIMEDOUT` is our own deadline too.",
     "phase": "Of a worker: "
@@ -77,6 +85,13 @@ SESSIONS_CLOSED = _counter(
 )
 SESSIONS_CUT = _counter(
     "aegis_sessions_cut_total", "worker", "Sessions that a drain's deadline or stop --now ended."
+)
+SESSION_SECONDS = Metric(
+    "aegis_session_seconds",
+    "histogram",
+    ("worker", "listener"),
+    "Time from accept to close of the sessions that have closed.",
+    SESSION_BOUNDS_S,
 )
 RECEIVED = _counter(
     "aegis_received_bytes_total", "worker listener from", "Bytes read from clients and servers."
@@ -124,6 +139,36 @@ PIPES_LOST = _counter(
     "worker backend protocol loss",
     "Pipes that the server ended or that broke the protocol, by how.",
 )
+REQUESTS = _counter(
+    "aegis_requests_total", "worker backend protocol", "Requests sent to servers, by replies owed."
+)
+REPLY_SECONDS = Metric(
+    "aegis_reply_seconds",
+    "histogram",
+    ("worker", "backend", "protocol"),
+    "Time from a request that was sent on to the end of its reply.",
+    REPLY_BOUNDS_S,
+)
+WAIT_SECONDS = Metric(
+    "aegis_pool_wait_seconds",
+    "histogram",
+    ("worker", "backend", "protocol"),
+    "Time that clients waited who got a pipe.",
+    WAIT_BOUNDS_S,
+)
+POOL_HITS = _counter(
+    "aegis_pool_hits_total", "worker backend protocol", "Times a client found a pipe ready."
+)
+POOL_MISSES = _counter(
+    "aegis_pool_misses_total",
+    "worker backend protocol",
+    "Times a client had to wait for a pipe, or with `warm` to dial.",
+)
+LONGEST_WAIT = _gauge(
+    "aegis_backend_longest_wait_seconds",
+    "worker backend",
+    "How long the client that waits longest for a connection has waited.",
+)
 PINS = _counter(
     "aegis_pins_total",
     "worker backend protocol pin",
@@ -152,6 +197,9 @@ BUS_DROPPED = _counter(
 BUS_ERRORS = _counter(
     "aegis_bus_errors_total", "worker", "Commands that the worker could not understand."
 )
+
+CPU_SECONDS = _counter("aegis_cpu_seconds_total", "worker mode", "CPU time of the worker.")
+MEMORY = _gauge("aegis_memory_bytes", "worker", "Resident set size of the slot's processes.")
 
 # --- processes -------------------------------------------------------------------------------
 WORKER_PHASE = _gauge(

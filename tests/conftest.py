@@ -10,7 +10,10 @@ from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
+from hypothesis import settings
 
+settings.register_profile("aegis", deadline=None)  # a busy machine is no fault of what it runs
+settings.load_profile("aegis")
 pytest.register_assert_rewrite("tests.harness")
 
 from tests.harness import Rig  # noqa: E402 - only now, so that its assertions explain themselves

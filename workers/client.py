@@ -28,7 +28,8 @@ class ClientEnd:
 
     __slots__ = (
         "_blocked", "_ending", "_eof", "_gone", "_held_up", "_lingering", "_mask", "_out",
-        "_out_end", "_out_start", "active_at", "client", "listener", "loop", "slot", "until",
+        "_out_end", "_out_start", "accepted_at", "active_at", "client", "listener", "loop", "slot",
+        "until",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket) -> None:
@@ -37,7 +38,7 @@ class ClientEnd:
         self.loop: Loop = listener.loop
         self.client = client
         self.slot = UNARMED
-        self.active_at = self.loop.now
+        self.active_at = self.accepted_at = self.loop.now
         self._out: Slab | None = None  # output that the client does not take yet
         self._out_start = self._out_end = 0
         self._blocked = False

@@ -25,7 +25,7 @@ import socket
 import struct
 
 from aegis import config
-from aegis.figures import Figures, ListenerFigures
+from aegis.figures import SESSION_BOUNDS_S, Figures, ListenerFigures
 from aegis.lifecycle import CloseReason
 from aegis.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
 from workers.backend import Backend
@@ -35,6 +35,7 @@ from workers.session import Session
 from workers.shared import SharedSession
 from workers.tcp import tune
 from workers.timers import Alarm
+from workers.warm import Warm
 
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h; not in the socket module
@@ -55,8 +56,8 @@ class Listener:
     """Accepts clients into sessions. `serving` and `refusing` exclude each other."""
 
     __slots__ = (
-        "_accepting", "_paused", "_pool", "_refusing", "_registered", "_sock", "backend", "config",
-        "figures", "loop", "sessions", "worker_figures",
+        "_accepting", "_paused", "_pool", "_refusing", "_registered", "_sock", "backend",
+        "config", "figures", "loop", "sessions", "warm", "worker_figures",
     )  # fmt: skip
 
     def __init__(
@@ -67,7 +68,7 @@ class Listener:
         loop: Loop,
         figures: Figures,
         *,
-        pool: Pool | None = None,
+        pool: Pool | Warm | None = None,
     ) -> None:
         """Take over the inherited `fd`; nothing is accepted before `serve`.
 
@@ -77,9 +78,11 @@ class Listener:
             backend: who serves its clients.
             loop: the worker's.
             figures: the worker's.
-            pool: the pipes that its clients share; None if each has a connection of its own.
+            pool: the pipes that its clients share, or connections opened ahead for them; None if
+                each dials one of its own.
         """
-        self._pool = pool
+        self._pool = pool if isinstance(pool, Pool) else None
+        self.warm = pool if isinstance(pool, Warm) else None
         self.config = conf
         self.backend = backend
         self.loop = loop
@@ -188,9 +191,11 @@ class Listener:
                 return False
             return True  # ECONNABORTED and the like are one client's (accept(2))
         client.setblocking(False)
-        session = (
-            Session(self, client) if self._pool is None else SharedSession(self, client, self._pool)
-        )
+        session: Session | SharedSession
+        if self._pool is None:
+            session = Session(self, client)
+        else:
+            session = SharedSession(self, client, self._pool)
         self.figures.accepted += 1
         self.figures.sessions += 1
         self.sessions.add(session)
@@ -220,6 +225,7 @@ class Listener:
 
     def replace(self, session: SharedSession, successor: Session) -> None:
         """Note that another session has taken a client over."""
+        successor.accepted_at = session.accepted_at
         self.sessions.discard(session)
         self.sessions.add(successor)
 
@@ -228,6 +234,8 @@ class Listener:
         self.sessions.discard(session)
         self.figures.sessions -= 1
         self.figures.closed[reason] += 1
+        lasted_s = self.loop.now - session.accepted_at
+        self.figures.session_seconds.observe(lasted_s, SESSION_BOUNDS_S)
 
     def fail(self, error: Exception) -> None:
         """Pause after a handler raised, so that an error that stays does not spin."""

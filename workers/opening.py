@@ -79,6 +79,9 @@ class Opening:
             self.deferred = True
             self.loop.defer(self)
 
+    def drain(self) -> None:
+        """Note that no new clients come; those that are here go on."""
+
     # --- for the pool --------------------------------------------------------------------------
 
     def flush(self) -> None:

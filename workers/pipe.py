@@ -17,10 +17,12 @@ there, and the parser, which has passed over them, need not be turned back.
 """
 
 import logging
+from bisect import bisect_left
 from collections import deque
 from socket import socket
 from typing import TYPE_CHECKING, Any
 
+from aegis.figures import REPLY_BOUNDS_S
 from aegis.framers.contract import ProtocolError, Setup
 from workers.backend import Server
 from workers.loop import READ, SILENCED, WRITE
@@ -61,7 +63,7 @@ class Pipe(ServerEnd):
         self.heard_at = self.loop.now
         """When the server last said something, or began to owe something."""
         self.expires_at = float("inf")
-        self._owed: deque[list[Any]] = deque()  # [PoolClient, replies, note]
+        self._owed: deque[list[Any]] = deque()  # [PoolClient, replies, note, since when]
         self._setup_left = setup.replies
         self._refusal = b""  # what has come of the setup's reply that is coming
         self._fresh = True  # never ready yet
@@ -152,11 +154,12 @@ class Pipe(ServerEnd):
             if owed and owed[-1][0] is client and owed[-1][2] == note == 0:
                 owed[-1][1] += replies
             else:
-                owed.append([client, replies, note])
+                owed.append([client, replies, note, self.loop.now])
             if not self.outstanding:
                 self.busy_since = self.heard_at = self.loop.now
             self.outstanding += replies
             self._unsent += replies
+            self.pool.figures.requests += replies
         self.send_later()
 
     def note(self, note: int) -> None:
@@ -258,6 +261,10 @@ class Pipe(ServerEnd):
             self._owed.popleft()
         self.outstanding -= done
         self._due -= done
+        spent_s = self.loop.now - entry[3]
+        latency = self.pool.figures.reply_seconds
+        latency.buckets[bisect_left(REPLY_BOUNDS_S, spent_s)] += done
+        latency.sum_s += spent_s * done
         self.busy_since = self.loop.now
         # What was fed may hold the beginning of the next one.
         self.begun = bool(entry[1]) and parser.begun
@@ -303,8 +310,8 @@ class Pipe(ServerEnd):
         self.outstanding = 0
         self.pool.lost(self, why)
         if owner is not None and all(entry[0] is not owner for entry in owed):
-            owed.append([owner, 0, 0])
-        for client, replies, _ in owed:
+            owed.append([owner, 0, 0, 0.0])
+        for client, replies, _, _ in owed:
             try:
                 client.pipe_lost(self, replies, begun=begun, why=why)
             except Exception as error:  # one client's; the others are told all the same

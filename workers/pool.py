@@ -20,7 +20,7 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING
 
-from aegis.figures import PoolFigures
+from aegis.figures import WAIT_BOUNDS_S, PoolFigures
 from aegis.framers.contract import Framer, Setup
 from aegis.limits import GROW_AFTER_S, MAX_OPENING, TICK_S
 from workers.backend import Backend
@@ -83,6 +83,7 @@ class Pool(Opening):
         if len(self.waiting) + len(self.parked) >= self.backend.config.queue_max:
             return False
         self.waiting.append(client)
+        self.figures.misses += 1
         self.call()  # not now: whoever asks is in the middle of its input
         return True
 
@@ -331,6 +332,7 @@ class Pool(Opening):
                     return
                 self._hand_over(pipe, client)
             self.waiting.popleft()
+            self.figures.wait_seconds.observe(self.loop.now - client.since, WAIT_BOUNDS_S)
             try:
                 client.granted(pipe)
             except Exception as error:  # one client's; the others are served all the same

@@ -71,6 +71,8 @@ class PoolClient(Intake):
                 self.rearm()
             else:
                 self.denied("queue_full")
+        else:
+            self.pool.figures.hits += 1
         return self.pipe
 
     def granted(self, pipe: "Pipe") -> None:

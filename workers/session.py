@@ -53,8 +53,8 @@ class Session:
 
     __slots__ = (
         "_client_mask", "_dialled_at", "_down", "_first_end", "_give_up_at", "_queued",
-        "_resetting", "_server_mask", "_tried", "_up", "active_at", "client", "listener", "loop",
-        "server", "slot", "target", "worker_figures",
+        "_resetting", "_server_mask", "_tried", "_up", "accepted_at", "active_at", "client",
+        "listener", "loop", "server", "slot", "target", "worker_figures",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket.socket) -> None:
@@ -66,7 +66,7 @@ class Session:
         self.server: socket.socket | None = None
         self.target: Server | None = None
         self.slot = UNARMED
-        self.active_at = self.loop.now
+        self.active_at = self.accepted_at = self.loop.now
         self._tried = 0
         self._up: Flow | None = None
         self._down: Flow | None = None
@@ -77,7 +77,13 @@ class Session:
     # --- dialling ------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Dial, as soon as the backend's budget has room."""
+        """Take a connection that was opened ahead, or dial as soon as the budget has room."""
+        warm = self.listener.warm
+        spare = warm.take() if warm is not None else None
+        if spare is not None:
+            self.server, self.target = spare
+            self._relay(self.server)
+            return
         backend = self.listener.backend
         if backend.claim(self):
             self.dial()

@@ -20,7 +20,9 @@ import sys
 from pathlib import Path
 
 import msgspec
+import psutil
 
+from aegis.config import Listener as ListenerConfig
 from aegis.config import config_digest, unix_paths
 from aegis.errors import AegisError
 from aegis.figures import BackendFigures, Figures
@@ -36,8 +38,14 @@ from workers.loop import READ, Loop
 from workers.pool import Pool
 from workers.slab import Slabs
 from workers.timers import Alarm
+from workers.warm import Warm
 
 log = logging.getLogger("workers.worker")  # it runs as __main__
+
+
+def _pool_key(listener: ListenerConfig) -> tuple[str, str]:
+    """Tell which listeners share a pool: those of one backend that speak alike, or warm ones."""
+    return listener.backend, "" if listener.pooling == "warm" else listener.protocol
 
 
 class Worker:
@@ -52,13 +60,16 @@ class Worker:
         backends = {b.name: Backend(b, boot.slot, boot.workers) for b in conf.backends}
         self._backends = list(backends.values())
         self._share(boot.shares)
-        pools: dict[tuple[str, str], Pool] = {}
+        pools: dict[tuple[str, str], Pool | Warm] = {}
         for each in conf.listeners:
-            if each.pooling != "off":
-                key = (each.backend, each.protocol)
-                if key not in pools:
-                    framer = make_framer(each.protocol)
-                    pools[key] = Pool(backends[each.backend], framer, self.loop)
+            key = _pool_key(each)
+            if each.pooling == "off" or key in pools:
+                continue
+            backend = backends[each.backend]
+            if each.pooling == "warm":
+                pools[key] = Warm(backend, self.loop)
+            else:
+                pools[key] = Pool(backend, make_framer(each.protocol), self.loop)
         self._listeners = [
             Listener(
                 each,
@@ -66,7 +77,7 @@ class Worker:
                 backends[each.backend],
                 self.loop,
                 self.figures,
-                pool=pools.get((each.backend, each.protocol)) if each.pooling != "off" else None,
+                pool=None if each.pooling == "off" else pools[_pool_key(each)],
             )
             for each in conf.listeners
         ]
@@ -81,6 +92,7 @@ class Worker:
         self._refuse_at: float | None = None  # while draining: when the listeners close
         self._exit_when_drained = False
         self._retired = False  # for good: a successor has the slot, or SIGTERM came
+        self._process = psutil.Process()
         self._wakeup, self._signals = socket.socketpair()
 
     def run(self) -> None:
@@ -174,6 +186,8 @@ class Worker:
                 self._refuse_at = min(now + REFUSE_SETTLE_S, deadline)
                 for listener in self._listeners:
                     listener.settle()
+            for pool in self._pools:
+                pool.drain()
             Alarm(self.loop.wheel, now, self._drain_step)
         elif self.figures.phase == "drained" and stop:
             self.loop.stop()
@@ -224,6 +238,9 @@ class Worker:
 
     def _sample(self) -> None:
         """Bring those figures up to date that are states and not counts."""
+        spent = os.times()
+        self.figures.cpu_seconds = [spent.user, spent.system]
+        self.figures.memory_bytes = self._process.memory_info().rss
         for backend, figures in zip(self._backends, self.figures.backends, strict=True):
             pools = [pool for pool in self._pools if pool.backend is backend]
             idle = sum([pool.sample() for pool in pools])

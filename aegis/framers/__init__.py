@@ -5,9 +5,9 @@ when its framer does, with the poolings that are built and safe for it, and noth
 """
 
 POOLINGS: dict[str, tuple[str, ...]] = {
-    "raw": ("off",),
-    "line": ("off", "session", "multiplex"),
-    "resp": ("off", "session", "multiplex"),
-    "memcached": ("off", "session", "multiplex"),
-    "http1": ("off", "multiplex"),
+    "raw": ("off", "warm"),
+    "line": ("off", "warm", "session", "multiplex"),
+    "resp": ("off", "warm", "session", "multiplex"),
+    "memcached": ("off", "warm", "session", "multiplex"),
+    "http1": ("off", "warm", "multiplex"),
 }

@@ -21,7 +21,7 @@ from prometheus_client.metrics_core import Metric as Family
 from aegis import metrics
 from aegis.lifecycle import Phase, ProxyPhase, SeatState
 from aegis.metrics import CATALOGUE, Metric
-from control.exporter.counts import Counts, gauges, total_of
+from control.exporter.counts import Counts, Series, gauges, total_of
 from control.exporter.state import Snapshot
 
 
@@ -51,9 +51,12 @@ def all_series(snapshot: Snapshot, now: float) -> Counts:
         ]
     )
     for figures in (heard.figures for heard in fresh):
-        longest = (metrics.LONGEST_TURN, (str(figures.slot),))
-        old = series.get(longest, (0.0,))
-        series[longest] = (max(old[0], figures.longest_turn_s),)
+        worker = str(figures.slot)
+        longest: dict[Series, float] = {(metrics.LONGEST_TURN, (worker,)): figures.longest_turn_s}
+        for backend in figures.backends:
+            longest[metrics.LONGEST_WAIT, (worker, backend.backend)] = backend.longest_wait_s
+        for key, seconds in longest.items():  # of two processes of a slot the longer one
+            series[key] = (max(series.get(key, (0.0,))[0], seconds),)
     in_phase = {(heard.figures.slot, heard.figures.phase) for heard in fresh}
     for slot in snapshot.slots(now):
         for phase in get_args(Phase):

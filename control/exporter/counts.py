@@ -73,6 +73,8 @@ def counters(figures: Figures) -> Counts:
             (metrics.TURN_SECONDS, (worker,)): _of_histogram(figures.turn_seconds),
             (metrics.BUS_DROPPED, (worker,)): (figures.bus_drops,),
             (metrics.BUS_ERRORS, (worker,)): (figures.bus_errors,),
+            (metrics.CPU_SECONDS, (worker, "user")): (figures.cpu_seconds[0],),
+            (metrics.CPU_SECONDS, (worker, "system")): (figures.cpu_seconds[1],),
         }
     )
     return total_of(parts)
@@ -84,6 +86,7 @@ def gauges(figures: Figures) -> Counts:
     parts: list[Counts] = [
         {(metrics.SLABS, (worker,)): (figures.slabs,)},
         {(metrics.SLABS_USED, (worker,)): (figures.slabs_used,)},
+        {(metrics.MEMORY, (worker,)): (figures.memory_bytes,)},
     ]
     parts += [
         {(metrics.SESSIONS_ACTIVE, (worker, listener.name)): (listener.sessions,)}
@@ -105,7 +108,14 @@ def gauges(figures: Figures) -> Counts:
 
 def _of_pool(worker: str, pool: PoolFigures) -> Counts:
     labels = (worker, pool.backend, pool.protocol)
-    counts: Counts = {(metrics.PIPES_OPENED, labels): (pool.opened,)}
+    counts: Counts = {
+        (metrics.PIPES_OPENED, labels): (pool.opened,),
+        (metrics.REQUESTS, labels): (pool.requests,),
+        (metrics.POOL_HITS, labels): (pool.hits,),
+        (metrics.POOL_MISSES, labels): (pool.misses,),
+        (metrics.REPLY_SECONDS, labels): _of_histogram(pool.reply_seconds),
+        (metrics.WAIT_SECONDS, labels): _of_histogram(pool.wait_seconds),
+    }
     for why, count in pool.losses.items():
         counts[metrics.PIPES_LOST, (*labels, why)] = (count,)
     for why, count in pool.pins.items():
@@ -119,6 +129,7 @@ def _of_listener(worker: str, listener: ListenerFigures) -> Counts:
     errors = dict.fromkeys(_USUAL_ACCEPT_ERRORS, 0) | listener.accept_errors
     counts: Counts = {
         (metrics.SESSIONS, labels): (listener.accepted,),
+        (metrics.SESSION_SECONDS, labels): _of_histogram(listener.session_seconds),
         (metrics.RECEIVED, (*labels, "client")): (listener.bytes[0],),
         (metrics.RECEIVED, (*labels, "server")): (listener.bytes[1],),
     }

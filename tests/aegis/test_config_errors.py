@@ -212,11 +212,11 @@ WORDS = [
     ),
     (
         listener('pooling = "multiplex"'),
-        'listener[0].pooling = "multiplex": protocol "raw" supports "off"',
+        'listener[0].pooling = "multiplex": protocol "raw" supports "off" and "warm"',
     ),
     (
         listener('protocol = "raw"\npooling = "of"'),
-        'listener[0].pooling = "of": protocol "raw" supports "off"',
+        'listener[0].pooling = "of": protocol "raw" supports "off" and "warm"',
     ),
 ]
 
@@ -323,7 +323,7 @@ pooling = "shared"
 name = "a"
 bind = "*:80"
 backend = "bb"
-pooling = "warm"
+pooling = "session"
 [[backend]]
 name = "b"
 servers = ["127.0.0.1:80", "nowhere", "127.0.0.1:80"]
@@ -341,8 +341,9 @@ connect_attempts = true
         'FILE: listener[1].backend = "bb": no such backend; did you mean "b"? known backends: "b"',
         'FILE: listener[0].protocol = "mysql": known protocols: "raw", "line", '
         '"resp", "memcached" and "http1"',
-        'FILE: listener[0].pooling = "shared": known poolings: "multiplex", "off" and "session"',
-        'FILE: listener[1].pooling = "warm": protocol "raw" supports "off"',
+        'FILE: listener[0].pooling = "shared": known poolings: "multiplex", "off", "session" '
+        'and "warm"',
+        'FILE: listener[1].pooling = "session": protocol "raw" supports "off" and "warm"',
         'FILE: listener[1].bind = "*:80": needs an address of its own; '
         'listener[0].bind is "127.0.0.1:80"',
         'FILE: backend[0].servers[2] = "127.0.0.1:80": each server once; see backend[0].servers[0]',

@@ -41,7 +41,9 @@ def worker_figures(
     listener = ListenerFigures("front", sessions=1, accepted=accepted, bytes=[7, 9])
     server = ServerFigures("db", SERVER, connections=1, connects=accepted)
     backend = BackendFigures("db", open=1, busy=1)
-    pool = PoolFigures("db", "resp", {"idle": 1}, 1, {"multi": 1}, {"server_lost": 1})
+    pool = PoolFigures(
+        "db", "resp", {"idle": 1}, opened=1, pins={"multi": 1}, losses={"server_lost": 1}
+    )
     return Figures(
         slot,
         pid,
