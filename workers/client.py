@@ -27,8 +27,24 @@ class ClientEnd:
     """A client's socket; SharedSession adds what is done with what it says."""
 
     __slots__ = (
-        "_blocked", "_ending", "_eof", "_gone", "_held_up", "_lingering", "_mask", "_out",
-        "_out_end", "_out_start", "accepted_at", "active_at", "client", "listener", "loop", "slot",
+        "_blocked",
+        "_bytes",
+        "_ending",
+        "_eof",
+        "_gone",
+        "_held_up",
+        "_lingering",
+        "_mask",
+        "_out",
+        "_out_end",
+        "_out_start",
+        "_send",
+        "accepted_at",
+        "active_at",
+        "client",
+        "listener",
+        "loop",
+        "slot",
         "until",
     )  # fmt: skip
 
@@ -39,6 +55,8 @@ class ClientEnd:
         self.client = client
         self.slot = UNARMED
         self.active_at = self.accepted_at = self.loop.now
+        self._bytes = listener.figures.bytes
+        self._send = client.send
         self._out: Slab | None = None  # output that the client does not take yet
         self._out_start = self._out_end = 0
         self._blocked = False
@@ -60,21 +78,20 @@ class ClientEnd:
 
     def deliver(self, data: memoryview) -> int:
         """Give the client bytes it is owed; returns how many it took, or are kept for it."""
-        size = len(data)
         if self._gone:
-            return size  # exactly these are thrown away
+            return len(data)  # exactly these are thrown away
         if self._blocked:
             return 0
         try:
-            sent = self.client.send(data)
+            sent = self._send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
             self.close("client_reset")
-            return size
-        if sent < size:
+            return len(data)
+        if sent < len(data):
             sent = self._block(data, sent)
-        self.listener.figures.bytes[1] += sent
+        self._bytes[1] += sent
         self.active_at = self.loop.now
         return sent
 

@@ -57,13 +57,14 @@ class Flow:
             return
         loop = session.loop
         slabs = loop.slabs
-        for _ in range(ROUNDS_PER_EVENT):
+        rounds = ROUNDS_PER_EVENT
+        while True:
             if not slabs.spare:
                 self._peek()
                 return
-            hot = slabs.hot
+            buffer, view = slabs.hot
             try:
-                count = self._recv_into(hot.buffer)
+                count = self._recv_into(buffer)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -75,7 +76,7 @@ class Flow:
             session.active_at = loop.now
             self._bytes[self.way] += count
             try:
-                sent = self._send(hot.view[:count])
+                sent = self._send(view[:count])
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -87,7 +88,8 @@ class Flow:
                 self.state = BLOCKED
                 session.wait()
                 return
-            if count < len(hot.buffer):
+            rounds -= 1
+            if count < len(buffer) or not rounds:
                 return
 
     def on_writable(self, mask: int) -> None:  # noqa: ARG002 - the mask says nothing more

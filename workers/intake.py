@@ -26,16 +26,19 @@ if TYPE_CHECKING:
 class Intake(ClientEnd):
     """The input side of a client; SharedSession says what `process` does with it."""
 
-    __slots__ = ("_going_on", "held", "pending", "starved")
+    __slots__ = ("_going_on", "_recv_into", "held", "pending", "starved", "streaming")
 
     def __init__(self, listener: "Listener", client: socket) -> None:
         """Take over an accepted, non-blocking client."""
         super().__init__(listener, client)
+        self._recv_into = client.recv_into
         self.held: bytearray | None = None
         self.pending: tuple[int, int, Special | None] | None = None
         """Of what is held: index behind a run that was scanned, the run's replies, what follows."""
         self.starved = False
         """Half a request waits in the kernel: look again at the next tick."""
+        self.streaming = False
+        """A request that is too long to be held goes on piece by piece."""
         self._going_on = False
 
     def on_readable(self, mask: int) -> None:
@@ -48,11 +51,13 @@ class Intake(ClientEnd):
             return
         loop = self.loop
         buffer, view = loop.slabs.hot
-        held = self.held
-        scarce = held is None and not self._lingering and loop.held_bytes > loop.held_bytes_max
-        room = 0 if held is None else max(1, len(buffer) - len(held))  # never more than a slab
+        held, scarce, room = self.held, False, 0
+        if held is not None:
+            room = max(1, len(buffer) - len(held))  # never more than a slab
+        elif loop.held_bytes > loop.held_bytes_max:
+            scarce = not self._lingering
         try:
-            count = self.client.recv_into(buffer, room, MSG_PEEK if scarce else 0)
+            count = self._recv_into(buffer, room, MSG_PEEK if scarce else 0)
         except BlockingIOError:
             return
         except OSError:
@@ -63,19 +68,21 @@ class Intake(ClientEnd):
                 self.client_ended()
             return
         self.active_at = loop.now
-        if self.held is not None:
-            self.held += view[:count]
+        if held is not None:
+            held += view[:count]
             loop.held_bytes += count
-            self.listener.figures.bytes[0] += count
+            self._bytes[0] += count
             self.go_on()
             return
         used = self.process(buffer, view, 0, count)
         if scarce:
             count = self._consume(buffer, used, count)
-        self.listener.figures.bytes[0] += count
+        self._bytes[0] += count
         if used < count:
             self._hold(view, used, count)
-        self.update()
+            self.update()
+        elif self.streaming:  # its pipe may be full; else nothing waits, so what is read stays so
+            self.update()
 
     def _consume(self, buffer: bytearray, used: int, count: int) -> int:
         """After a peek: take what was used; the rest only if it was scanned. Returns how much."""

@@ -40,9 +40,9 @@ class Pipe(ServerEnd):
     """One pipe of a pool; the reader and the writer of its socket."""
 
     __slots__ = (
-        "_due", "_end", "_fresh", "_owed", "_refusal", "_setup_left", "_start", "_stuck", "begun",
+        "_due", "_end", "_fresh", "_owed", "_refusal", "_setup_left", "_start", "begun",
         "busy_since", "expires_at", "heard_at", "idle_since", "outstanding", "owner", "parser",
-        "retiring", "setup",
+        "retiring", "setup", "stuck",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +70,8 @@ class Pipe(ServerEnd):
         self._start = self._end = 0
         self._due = 0  # replies that what is being dealt out may hold
         self.begun = False  # bytes of a reply that has not ended have come
-        self._stuck: tuple[int, int] | None = None  # end and number of the replies being dealt
+        self.stuck: tuple[int, int] | None = None
+        """A client does not take its replies: their end, and how many."""
         self.loop.add(sock.fileno(), WRITE, self, self)
 
     def __repr__(self) -> str:
@@ -135,11 +136,6 @@ class Pipe(ServerEnd):
     # --- requests ------------------------------------------------------------------------------
 
     @property
-    def stuck(self) -> bool:
-        """Whether a client that does not take its replies holds the pipe up."""
-        return self._stuck is not None
-
-    @property
     def abandoned(self) -> bool:
         """Whether all who are owed a reply have left."""
         return bool(self._owed) and all(entry[0].gone for entry in self._owed)
@@ -148,19 +144,24 @@ class Pipe(ServerEnd):
         self, client: "PoolClient", data: memoryview | bytes, replies: int, note: int
     ) -> None:
         """Queue whole requests, or a piece of one that streams (0 replies), for the turn's end."""
-        self._out += data
+        out = self._out
+        out += data
+        if len(out) >= self._out_max:
+            self.full = True
         if replies:
             owed = self._owed
-            if owed and owed[-1][0] is client and owed[-1][2] == note == 0:
+            if not owed:
+                self.busy_since = self.heard_at = self.loop.now
+                owed.append([client, replies, note, self.loop.now])
+            elif owed[-1][0] is client and owed[-1][2] == note == 0:
                 owed[-1][1] += replies
             else:
                 owed.append([client, replies, note, self.loop.now])
-            if not self.outstanding:
-                self.busy_since = self.heard_at = self.loop.now
             self.outstanding += replies
             self._unsent += replies
             self.pool.figures.requests += replies
-        self.send_later()
+        if not self.gathering:
+            self.send_later()
 
     def note(self, note: int) -> None:
         """Correct the note of the request submitted last, which streams."""
@@ -187,7 +188,7 @@ class Pipe(ServerEnd):
             if not mask & WRITE:
                 self.on_writable(mask)
             return
-        if self._stuck is not None:  # it does not read: the server has hung up, found when it does
+        if self.stuck is not None:  # it does not read: the server has hung up, found when it does
             self.wait(SILENCED)
             return
         try:
@@ -218,34 +219,35 @@ class Pipe(ServerEnd):
                 self.lose("unexpected")
                 return
             entry = owed[0]
-            limit = min(entry[1], self._due)
+            client, limit, note, _ = entry
+            limit = min(limit, self._due)
+            start = self._start
             try:
-                stop, done = feed(buffer, self._start, self._end, limit, entry[2])
+                stop, done = feed(buffer, start, self._end, limit, note)
             except ProtocolError:
                 self.lose("protocol_error")
                 return
             self.begun = True
-            taken = entry[0].deliver(view[self._start : stop])
-            self._start += taken
-            if self._start < stop:
-                self._stuck = (stop, done)
+            self._start = start = start + client.deliver(view[start:stop])
+            if start < stop:
+                self.stuck = (stop, done)
                 self.wait(self._mask & ~READ)
-                entry[0].hold_up(self)
+                client.hold_up(self)
                 return
             if done and not self._strike_off(entry, done):
                 return
 
     def resume(self) -> None:
         """Go on: the client that held the pipe up takes bytes again, or has left."""
-        if self._stuck is None or self.state == CLOSED:
+        if self.stuck is None or self.state == CLOSED:
             return
-        stop, done = self._stuck
+        stop, done = self.stuck
         entry = self._owed[0]
         self._start += entry[0].deliver(self._slab.view[self._start : stop])
         if self._start < stop:
             entry[0].hold_up(self)
             return
-        self._stuck = None
+        self.stuck = None
         self.wait((self._mask if self._mask != SILENCED else 0) | READ)
         if not done or self._strike_off(entry, done):
             self._deal()
@@ -255,19 +257,20 @@ class Pipe(ServerEnd):
         if self.state == CLOSED:  # the client had it alone, and has gone while it was served
             return False
         client: PoolClient = entry[0]
-        parser = self.parser
-        entry[1] -= done
-        if not entry[1]:
+        parser, pool = self.parser, self.pool
+        if entry[1] == done:
             self._owed.popleft()
+            self.begun = False
+        else:
+            entry[1] -= done
+            self.begun = parser.begun  # what was fed may hold the beginning of the next one
         self.outstanding -= done
         self._due -= done
-        spent_s = self.loop.now - entry[3]
-        latency = self.pool.figures.reply_seconds
+        now = self.busy_since = self.loop.now
+        spent_s = now - entry[3]
+        latency = pool.figures.reply_seconds
         latency.buckets[bisect_left(REPLY_BOUNDS_S, spent_s)] += done
         latency.sum_s += spent_s * done
-        self.busy_since = self.loop.now
-        # What was fed may hold the beginning of the next one.
-        self.begun = bool(entry[1]) and parser.begun
         if parser.tunnel and self._out:  # half a request is no beginning of a tunnel
             self.lose("unexpected")
             client.close("server_lost")
@@ -281,13 +284,13 @@ class Pipe(ServerEnd):
             client.replied(self, done)
             return False
         if parser.last:
-            self.pool.retire(self)
+            pool.retire(self)
         client.replied(self, done)
         if self.state == READY and not self.outstanding:
-            self.idle_since = self.loop.now
-            self.pool.idle(self)
-        elif self.state == READY:
-            self.pool.has_room(self)
+            self.idle_since = now
+            pool.idle(self)
+        elif pool.waiting and self.state == READY:
+            pool.has_room(self)
         return self.state == READY
 
     def _server_ended(self) -> None:

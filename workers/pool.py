@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from aegis.figures import WAIT_BOUNDS_S, PoolFigures
 from aegis.framers.contract import Framer, Setup
-from aegis.limits import GROW_AFTER_S, MAX_OPENING, TICK_S
+from aegis.limits import GATHER_MAX, GROW_AFTER_S, MAX_OPENING, TICK_S
 from workers.backend import Backend
 from workers.loop import Loop
 from workers.opening import Opening
@@ -51,21 +51,37 @@ class Pool(Opening):
         self._alone: set[Pipe] = set()
         self._slabs: list[Slab] = []  # of pipes that have closed
         self._setup = framer.requests().setup
+        self._gathering: Pipe | None = None  # where this turn's requests go, while it is ready
+        self._gather_most = min(GATHER_MAX, framer.in_flight)
         Alarm(loop.wheel, loop.now, self._tend)
 
     # --- what sessions ask for -----------------------------------------------------------------
 
     def pick(self, setup: Setup) -> Pipe | None:
-        """Return the ready pipe that owes least, None if the client must `wait` its turn."""
-        best, least = None, self.framer.in_flight
+        """Return the ready pipe that owes least, None if the client must `wait` its turn.
+
+        Requests of one turn go to one pipe, up to a number, so that they leave in one send and
+        their replies come in one read.
+        """
+        best, least = self._gathering, self.framer.in_flight
         if self.waiting:
             return None  # first come, first served
+        if best is not None:
+            if (
+                best.gathering
+                and best.setup is setup
+                and best.outstanding < self._gather_most
+                and not (best.full or best.stuck)
+            ):
+                return best
+            best = self._gathering = None
         for pipe in self._ready.get(setup, ()):
             if pipe.outstanding < least and not (pipe.full or pipe.stuck):
                 best, least = pipe, pipe.outstanding
                 if not least:
-                    return best
-        if best is not None and self.loop.now - best.busy_since > GROW_AFTER_S:
+                    break
+        self._gathering = best
+        if least and best is not None and self.loop.now - best.busy_since > GROW_AFTER_S:
             self._grow(setup)  # every pipe has something slow before us
         return best
 
@@ -173,6 +189,8 @@ class Pool(Opening):
         self._unlist(pipe)
 
     def _unlist(self, pipe: Pipe) -> None:
+        if self._gathering is pipe:
+            self._gathering = None
         ready = self._ready.get(pipe.setup, [])
         if pipe in ready:
             ready.remove(pipe)

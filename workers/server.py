@@ -25,8 +25,8 @@ class ServerEnd:
     """A connection to a server; Pipe adds who is owed what comes from it."""
 
     __slots__ = (
-        "_deferred", "_mask", "_out", "_slab", "_unsent", "_write_ends", "dialled_at", "loop",
-        "pool", "sock", "state", "target",
+        "_mask", "_out", "_out_max", "_slab", "_unsent", "_write_ends", "dialled_at", "full",
+        "gathering", "loop", "pool", "sock", "state", "target",
     )  # fmt: skip
 
     def __init__(self, pool: "Pool", target: Server, sock: socket, slab: "Slab") -> None:
@@ -39,15 +39,14 @@ class ServerEnd:
         self.dialled_at = self.loop.now
         self._slab = slab
         self._out = bytearray()
+        self._out_max = len(slab.buffer)
+        self.full = False
+        """The server takes requests more slowly than they come."""
         self._unsent = 0  # replies to requests of which no byte has gone yet
         self._write_ends = False  # nothing more will be submitted: end the stream behind it
-        self._deferred = False  # `flush` comes at the end of this turn
+        self.gathering = False
+        """Requests of this turn wait for its end, to leave together."""
         self._mask = WRITE
-
-    @property
-    def full(self) -> bool:
-        """Whether the server takes requests more slowly than they come."""
-        return len(self._out) >= len(self._slab.buffer)
 
     @property
     def unsent(self) -> bool:
@@ -62,18 +61,18 @@ class ServerEnd:
 
     def send_later(self) -> None:
         """Send at the end of this turn."""
-        if not self._deferred:
-            self._deferred = True
+        if not self.gathering:
+            self.gathering = True
             self.loop.defer(self)
 
     def flush(self) -> None:
         """Send what the turn has gathered, in one call."""
-        self._deferred = False
+        self.gathering = False
         if self.state != CLOSED and not self._mask & WRITE:
             self._send()
 
     def _send(self) -> None:
-        out, was_full = self._out, self.full
+        out = self._out
         try:
             sent = self.sock.send(out)
             if self._write_ends and sent == len(out):
@@ -87,7 +86,8 @@ class ServerEnd:
         if sent:
             self._unsent = 0
         self.wait(self._mask | WRITE if out else self._mask & ~WRITE)
-        if was_full and not self.full:
+        if self.full and len(out) < self._out_max:
+            self.full = False
             self.has_room()
 
     def on_writable(self, mask: int) -> None:  # noqa: ARG002 - SO_ERROR says more

@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 class SharedSession(PoolClient):
     """One client of a listener with pooling `multiplex` or `session`."""
 
-    __slots__ = ("_draining", "_limit", "_streaming", "_switching")
+    __slots__ = ("_draining", "_limit", "_switching")
 
     def __init__(self, listener: "Listener", client: socket, pool: Pool) -> None:
         """Take over an accepted, non-blocking client; `begin` comes next."""
         super().__init__(listener, client, pool)
         self._limit = min(pool.framer.in_flight, MAX_PIPELINED)
         self._switching = False  # the reply that is due says whether a new setup holds
-        self._streaming = self._draining = False
+        self._draining = False
 
     def begin(self) -> None:
         """Listen to the client."""
@@ -49,7 +49,7 @@ class SharedSession(PoolClient):
     def process(self, buffer: bytearray, view: memoryview, start: int, end: int) -> int:
         """Send on what can be; returns up to where."""
         while start < end and not (self.waiting or self._gone or self._ending is not None):
-            if self._streaming:
+            if self.streaming:
                 start = self._stream(buffer, view, start, end)
                 continue
             if self.outstanding >= self._limit or self._switching:
@@ -62,12 +62,18 @@ class SharedSession(PoolClient):
             else:
                 (stop, replies, special), self.pending = self.pending, None
             if replies:
+                outstanding = self.outstanding
                 pipe = self.pipe_for(alone=self.sticky)
-                yields = self.outstanding and not self.alone and self.pool.waiting
-                if pipe is None or pipe.full or yields:  # others wait for the pipe to fall idle
+                # Others may wait for the pipe to fall idle.
+                yields = outstanding and not self.alone and self.pool.waiting
+                if pipe is None or pipe.full or yields:
                     self.pending = (stop, replies, special)
                     return start
-                self._submit(pipe, view[start:stop], replies)
+                requests = self.requests
+                self.outstanding = outstanding + replies
+                forward = requests.forward
+                data = view[start:stop] if forward is None else forward
+                pipe.submit(self, data, replies, requests.note)
             start = stop
             if special is None:
                 if (
@@ -136,7 +142,7 @@ class SharedSession(PoolClient):
         if pipe is None:
             self.pending = (start, 0, None)
             return False
-        self._streaming = True
+        self.streaming = True
         self.pool.count_pin("long_request")
         self._submit(pipe, memoryview(b""), 1)
         return True
@@ -152,7 +158,7 @@ class SharedSession(PoolClient):
         self.pipe.submit(self, view[start:stop], 0, 0)
         if self.outstanding:
             self.pipe.note(self.requests.note)
-        self._streaming = not done
+        self.streaming = not done
         if done and not self.outstanding:  # answered before it had ended
             self.part_if_clean()
         return stop
@@ -175,10 +181,12 @@ class SharedSession(PoolClient):
 
     def replied(self, pipe: Pipe, done: int) -> None:
         """So many replies have come whole."""
-        last = pipe.parser.last
         self.outstanding -= done
-        if self._gone:
-            return
+        last = pipe.parser.last
+        busy = self.outstanding or self.alone or self.held is not None
+        ending = last or self.requests.close_after or self._eof or self._draining
+        if self._gone or not (busy or ending or self._switching):
+            return  # nothing has waited for this
         if self.outstanding:
             if self.held is not None and self.outstanding < self._limit:
                 self.go_on()
@@ -188,7 +196,7 @@ class SharedSession(PoolClient):
             self.finish("server_eof" if last else "client_eof")
         elif refused:  # the pipe is not what the client's setup says, nor is the client's state
             self.finish("refused_request")
-        elif not self._streaming:
+        elif not self.streaming:
             self._settled()
 
     def _settled(self) -> None:
@@ -199,7 +207,7 @@ class SharedSession(PoolClient):
 
     def end_if_done(self) -> None:
         """End a client that has closed its half, once it is owed nothing."""
-        if self._eof and not (self.outstanding or self.waiting or self._streaming or self.pending):
+        if self._eof and not (self.outstanding or self.waiting or self.streaming or self.pending):
             self.finish("client_eof")
         elif self._draining:
             self.finish_when_idle()
@@ -213,7 +221,7 @@ class SharedSession(PoolClient):
         if self._gone or self._ending is not None:
             return
         error = self.pool.framer.error(why) if replies else b""
-        fatal = begun or self._streaming or bool(self.requests.pinned)
+        fatal = begun or self.streaming or bool(self.requests.pinned)
         fatal = fatal or bool(replies and (not error or self.pool.framer.error_closes))
         if not begun and error:
             self.say(error if fatal else error * replies)
@@ -274,7 +282,7 @@ class SharedSession(PoolClient):
     def client_ended(self) -> None:
         """The client has closed its half: what it asked for before is answered first."""
         self._eof = True
-        if self._lingering or self._streaming:  # a request that will never end
+        if self._lingering or self.streaming:  # a request that will never end
             self.close(self._ending or "client_eof")
             return
         alone = self.alone and (self.requests.pinned or not self.sticky)
@@ -295,7 +303,7 @@ class SharedSession(PoolClient):
     def finish_when_idle(self) -> None:
         """End at the next moment at which nothing is owed: the worker drains."""
         self._draining = True
-        owed = self.outstanding or self.waiting or self._streaming or self._blocked
+        owed = self.outstanding or self.waiting or self.streaming or self._blocked
         if not (owed or self.held or self.requests.pinned):
             self.finish("drained")
 
@@ -314,13 +322,13 @@ class SharedSession(PoolClient):
         self.drop_output()
         self.loop.close(self.client)
         if self.alone:
-            self.part(clean=not (self.outstanding or self._streaming))
+            self.part(clean=not (self.outstanding or self.streaming))
         self.unblocked()
         self.listener.closed(self, self._ending or reason)
 
     def may_read(self) -> bool:
         """Whether what the client sends could go somewhere."""
-        if self._streaming and self.pipe is not None and self.pipe.full:
+        if self.streaming and self.pipe is not None and self.pipe.full:
             return False
         return not (
             self._eof

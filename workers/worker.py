@@ -20,7 +20,6 @@ import sys
 from pathlib import Path
 
 import msgspec
-import psutil
 
 from aegis.config import Listener as ListenerConfig
 from aegis.config import config_digest, unix_paths
@@ -39,6 +38,8 @@ from workers.pool import Pool
 from workers.slab import Slabs
 from workers.timers import Alarm
 from workers.warm import Warm
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 log = logging.getLogger("workers.worker")  # it runs as __main__
 
@@ -92,7 +93,8 @@ class Worker:
         self._refuse_at: float | None = None  # while draining: when the listeners close
         self._exit_when_drained = False
         self._retired = False  # for good: a successor has the slot, or SIGTERM came
-        self._process = psutil.Process()
+        # Kept open: there may be no fd to spare when it is read.
+        self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._wakeup, self._signals = socket.socketpair()
 
     def run(self) -> None:
@@ -240,7 +242,8 @@ class Worker:
         """Bring those figures up to date that are states and not counts."""
         spent = os.times()
         self.figures.cpu_seconds = [spent.user, spent.system]
-        self.figures.memory_bytes = self._process.memory_info().rss
+        resident = os.pread(self._statm, 64, 0).split()[1]  # proc(5)
+        self.figures.memory_bytes = int(resident) * _PAGE_BYTES
         for backend, figures in zip(self._backends, self.figures.backends, strict=True):
             pools = [pool for pool in self._pools if pool.backend is backend]
             idle = sum([pool.sample() for pool in pools])
