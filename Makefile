@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 
-.PHONY: help install run test check format bench soak clean
+MINUTES ?= 10
+
+.PHONY: help install run test check format bench soak fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -36,6 +38,10 @@ bench: $(STAMP)  ## Aegis and HAProxy side by side: ab against Chronos, memory o
 
 soak: $(STAMP)  ## a million short sessions through one worker: memory and fds stay flat
 	$(BIN)/python -m ops.bench.short_sessions
+
+fuzz: $(STAMP)  ## MINUTES=10 of any bytes for each parser in turn; build/fuzz keeps what it finds
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev,fuzz]'
+	$(BIN)/python -m tests.fuzz.run $(MINUTES)
 
 format: $(STAMP)  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .

@@ -23,7 +23,8 @@ from aegis.addresses import (
     parse_server_address,
     parse_tcp_address,
 )
-from aegis.framers import POOLINGS
+from aegis.config_problems import one_of
+from aegis.framers import BUILT_POOLINGS, POOLINGS
 
 # `$` alone would let a trailing newline through.
 _NAME_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{limits.MAX_NAME_CHARS - 1}}}$(?!\n)"
@@ -38,10 +39,15 @@ Name = Annotated[str, Meta(pattern=_NAME_PATTERN, extra={"allowed": _NAME_ALLOWE
 TcpAddress = Annotated[str, Meta(extra={"allowed": TCP_FORMS, "parse": parse_tcp_address})]
 BindAddress = Annotated[str, Meta(extra={"allowed": ADDRESS_FORMS, "parse": parse_address})]
 ServerAddress = Annotated[str, Meta(extra={"allowed": SERVER_FORMS, "parse": parse_server_address})]
-Protocol = Annotated[str, Meta(extra_json_schema={"enum": sorted(POOLINGS)})]
-Pooling = Annotated[
-    str, Meta(extra_json_schema={"enum": sorted({p for ps in POOLINGS.values() for p in ps})})
+# The schema proposes the built-in protocols; which others are installed it cannot know.
+Protocol = Annotated[
+    str,
+    Meta(
+        extra={"allowed": f"{one_of(sorted(POOLINGS))}, or an installed framer's name"},
+        extra_json_schema={"anyOf": [{"enum": sorted(POOLINGS)}, {"type": "string"}]},
+    ),
 ]
+Pooling = Annotated[str, Meta(extra_json_schema={"enum": list(BUILT_POOLINGS)})]
 Timeout = Annotated[float, Meta(ge=0, le=limits.MAX_TIMEOUT_S)]
 PositiveTimeout = Annotated[float, Meta(gt=0, le=limits.MAX_TIMEOUT_S)]
 Keepalive = Annotated[int, Meta(ge=0, le=limits.MAX_KEEPALIVE_S)]
@@ -62,7 +68,11 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     bind: Annotated[BindAddress, Meta(description="Address that accepts clients.")]
     backend: Annotated[str, Meta(description="Name of the backend that serves the clients.")]
     protocol: Annotated[
-        Protocol, Meta(description="What the clients speak; `raw` is any protocol, unread.")
+        Protocol,
+        Meta(
+            description="What the clients speak; `raw` is any protocol, unread; other packages "
+            "may [bring more](framers.md)."
+        ),
     ] = "raw"
     pooling: Annotated[
         Pooling,

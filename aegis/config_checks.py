@@ -9,7 +9,8 @@ from typing import Any
 from aegis.addresses import Address, parse_address
 from aegis.config_problems import Problems, one_of, show_value, suggestion
 from aegis.config_table import Table
-from aegis.framers import POOLINGS
+from aegis.framers import BUILT_POOLINGS, POOLINGS
+from aegis.framers.entry_points import FramerError, installed_framers, load_framer
 from aegis.limits import MAX_SLAB_MEMORY_BYTES
 
 
@@ -63,19 +64,36 @@ def _backends_exist(config: Table, problems: Problems) -> None:
 def _protocols_support_poolings(config: Table, problems: Problems) -> None:
     for i, listener in enumerate(config.get("listener", [])):
         protocol, pooling = listener.get("protocol"), listener.get("pooling")
-        if protocol is not None and protocol not in POOLINGS:
-            problems.about_value(
-                f"listener[{i}].protocol", protocol, f"known protocols: {one_of(POOLINGS, 'and')}"
-            )
+        supported: tuple[str, ...] = ()
+        if protocol is not None:
+            supported = _poolings_of(protocol, f"listener[{i}].protocol", problems)
         if pooling is None:
             continue
         path = f"listener[{i}].pooling"
-        if protocol in POOLINGS:
-            if pooling not in POOLINGS[protocol]:
-                supported = one_of(POOLINGS[protocol], "and")
-                problems.about_value(path, pooling, f'protocol "{protocol}" supports {supported}')
-        elif pooling not in (words := sorted({p for ps in POOLINGS.values() for p in ps})):
-            problems.about_value(path, pooling, f"known poolings: {one_of(words, 'and')}")
+        if supported and pooling not in supported:
+            words = one_of(supported, "and")
+            problems.about_value(path, pooling, f'protocol "{protocol}" supports {words}')
+        elif pooling not in BUILT_POOLINGS:
+            problems.about_value(path, pooling, f"known poolings: {one_of(BUILT_POOLINGS, 'and')}")
+
+
+def _poolings_of(protocol: str, path: str, problems: Problems) -> tuple[str, ...]:
+    """Return what a protocol supports; nothing, and a problem, if nobody speaks it."""
+    if protocol in POOLINGS:
+        return POOLINGS[protocol]
+    installed = installed_framers()
+    if protocol not in installed:
+        known = f"known protocols: {one_of(POOLINGS, 'and')}"
+        names = sorted(set(installed) - set(POOLINGS))
+        others = f"; by entry points: {one_of(names, 'and')}" if names else ""
+        problems.about_value(path, protocol, known + others)
+        return ()
+    try:
+        offered = load_framer(installed[protocol]).poolings
+    except FramerError as error:
+        problems.about_value(path, protocol, str(error))
+        return ()
+    return tuple(word for word in BUILT_POOLINGS if word == "off" or word in offered)
 
 
 def _warm_listeners_have_spares(config: Table, problems: Problems) -> None:

@@ -1,14 +1,15 @@
 """A pipe: a persistent connection to a server, and the queue of who is owed its replies.
 
     submit ─▶ out ──flush, once a turn──▶ server ──▶ slab ─▶ deal ─▶ each client its replies
-                └─▶ owed: [client, replies, note] in the order of the requests
+                └─▶ owed: [client, replies, note, …] in the order of the requests
 
     connecting ─▶ setting up ─▶ ready (shared, or one client's alone) ─▶ closed, once
                   (replays what its clients' state needs)
 
 Rules, in order of importance:
 - Whatever cannot be explained (a byte nobody is owed, a reply that is none) closes the pipe.
-- A client that has left stays in `owed`; exactly its replies are thrown away.
+- A client that has left stays in `owed`; exactly its replies are thrown away. So are those to
+  requests that are to be discarded, while the client goes on.
 - What was written is never sent again. A pipe that dies answers for every reply it owes.
 - A client that does not take its replies holds up this pipe only, and not for ever.
 
@@ -63,7 +64,7 @@ class Pipe(ServerEnd):
         self.heard_at = self.loop.now
         """When the server last said something, or began to owe something."""
         self.expires_at = float("inf")
-        self._owed: deque[list[Any]] = deque()  # [PoolClient, replies, note, since when]
+        self._owed: deque[list[Any]] = deque()  # [PoolClient, replies, note, since, discard]
         self._setup_left = setup.replies
         self._refusal = b""  # what has come of the setup's reply that is coming
         self._fresh = True  # never ready yet
@@ -141,7 +142,12 @@ class Pipe(ServerEnd):
         return bool(self._owed) and all(entry[0].gone for entry in self._owed)
 
     def submit(
-        self, client: "PoolClient", data: memoryview | bytes, replies: int, note: int
+        self,
+        client: "PoolClient",
+        data: memoryview | bytes,
+        replies: int,
+        note: int = 0,
+        discard: bool = False,
     ) -> None:
         """Queue whole requests, or a piece of one that streams (0 replies), for the turn's end."""
         out = self._out
@@ -150,22 +156,23 @@ class Pipe(ServerEnd):
             self.full = True
         if replies:
             owed = self._owed
-            if not owed:
+            last = owed[-1] if owed else None
+            if last is None:
                 self.busy_since = self.heard_at = self.loop.now
-                owed.append([client, replies, note, self.loop.now])
-            elif owed[-1][0] is client and owed[-1][2] == note == 0:
-                owed[-1][1] += replies
+            if last and last[0] is client and last[2] == note == 0 and last[4] is discard:
+                last[1] += replies
             else:
-                owed.append([client, replies, note, self.loop.now])
+                owed.append([client, replies, note, self.loop.now, discard])
             self.outstanding += replies
             self._unsent += replies
             self.pool.figures.requests += replies
         if not self.gathering:
             self.send_later()
 
-    def note(self, note: int) -> None:
-        """Correct the note of the request submitted last, which streams."""
-        self._owed[-1][2] = note
+    def note(self, note: int, discard: bool) -> None:
+        """Correct what was said of the request submitted last, which streams."""
+        last = self._owed[-1]
+        last[2], last[4] = note, discard
 
     def has_room(self) -> None:
         """Tell who may go on."""
@@ -219,7 +226,7 @@ class Pipe(ServerEnd):
                 self.lose("unexpected")
                 return
             entry = owed[0]
-            client, limit, note, _ = entry
+            client, limit, note, _, discard = entry
             limit = min(limit, self._due)
             start = self._start
             try:
@@ -228,7 +235,8 @@ class Pipe(ServerEnd):
                 self.lose("protocol_error")
                 return
             self.begun = True
-            self._start = start = start + client.deliver(view[start:stop])
+            start = stop if discard else start + client.deliver(view[start:stop])
+            self._start = start
             if start < stop:
                 self.stuck = (stop, done)
                 self.wait(self._mask & ~READ)
@@ -313,10 +321,10 @@ class Pipe(ServerEnd):
         self.outstanding = 0
         self.pool.lost(self, why)
         if owner is not None and all(entry[0] is not owner for entry in owed):
-            owed.append([owner, 0, 0, 0.0])
-        for client, replies, _, _ in owed:
+            owed.append([owner, 0, 0, 0.0, False])
+        for client, replies, _, _, discard in owed:
             try:
-                client.pipe_lost(self, replies, begun=begun, why=why)
+                client.pipe_lost(self, replies, begun=begun or discard, why=why)
             except Exception as error:  # one client's; the others are told all the same
                 log.exception("a client could not be told of a lost pipe")
                 client.fail(error)

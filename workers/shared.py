@@ -73,14 +73,11 @@ class SharedSession(PoolClient):
                 self.outstanding = outstanding + replies
                 forward = requests.forward
                 data = view[start:stop] if forward is None else forward
-                pipe.submit(self, data, replies, requests.note)
+                pipe.submit(self, data, replies, requests.note, requests.discard)
             start = stop
             if special is None:
-                if (
-                    start == end
-                    or self.outstanding >= self._limit  # `need` may be an earlier request's
-                    or not self._stream_begins(start, end)
-                ):
+                whole = start == end or self.outstanding >= self._limit  # then `need` is nobody's
+                if whole or (self.requests.need and not self._stream_begins(start, end)):
                     return start
             elif self.outstanding or self._blocked:
                 self.pending = (start, 0, special)
@@ -96,8 +93,8 @@ class SharedSession(PoolClient):
     def _submit(self, pipe: Pipe, data: memoryview, replies: int) -> None:
         requests = self.requests
         self.outstanding += replies
-        forward = requests.forward
-        pipe.submit(self, data if forward is None else forward, replies, requests.note)
+        what = data if requests.forward is None else requests.forward
+        pipe.submit(self, what, replies, requests.note, requests.discard)
 
     def _act(self, special: Special, view: memoryview, start: int, end: int) -> int:
         """Handle a special request, with nothing outstanding; returns `start` if it has to wait."""
@@ -126,7 +123,7 @@ class SharedSession(PoolClient):
             self._become_tunnel(pipe, view[start:end])
             return end
         self._switching = verdict == Verdict.SWITCH
-        self.used = self.used or not self._switching or self.alone
+        self.used = self.used or (not special.clean and (self.alone or not self._switching))
         self._submit(pipe, view[start : special.end], special.replies)
         return special.end
 
@@ -142,24 +139,27 @@ class SharedSession(PoolClient):
         if pipe is None:
             self.pending = (start, 0, None)
             return False
-        self.streaming = True
+        self.streaming, self.outstanding = True, 1
         self.pool.count_pin("long_request")
-        self._submit(pipe, memoryview(b""), 1)
+        pipe.submit(self, b"", 1)
         return True
 
     def _stream(self, buffer: bytearray, view: memoryview, start: int, end: int) -> int:
         """Send a piece of a long request on; returns up to where."""
-        assert self.pipe is not None
+        requests, pipe = self.requests, self.pipe
+        assert pipe is not None
         try:
-            stop, done = self.requests.follow(buffer, start, end)
+            stop, done = requests.follow(buffer, start, end)
         except ProtocolError as error:
             self._break_off(self._refusal(error, end))
             return end
-        self.pipe.submit(self, view[start:stop], 0, 0)
+        pipe.submit(self, view[start:stop] if requests.forward is None else requests.forward, 0)
         if self.outstanding:
-            self.pipe.note(self.requests.note)
+            pipe.note(requests.note, requests.discard)
         self.streaming = not done
-        if done and not self.outstanding:  # answered before it had ended
+        self.used |= done and not (requests.clean and self.outstanding)
+        if done and not self.outstanding:  # answered early: the rest may be read as a request
+            pipe.flush()
             self.part_if_clean()
         return stop
 

@@ -55,6 +55,9 @@ class Special(NamedTuple):
     """For ANSWER and REFUSE."""
     replies: int = 1
     """For PIN and SWITCH: how many replies it is owed."""
+    clean: bool = False
+    """For PIN and TUNNEL_IF_ACCEPTED: once its replies are complete, nothing of it is left on the
+    pipe, which others may have as it is: without a reset, and where there is none."""
 
 
 class Setup(NamedTuple):
@@ -77,14 +80,21 @@ class Requests(Protocol):
     """Why the client needs a pipe of its own now; empty when it does not."""
     need: int
     """After a scan that ended in an incomplete request: how many bytes from its start on must be
-    there before it is worth scanning again; at least one more than there were."""
+    there before it is worth scanning again; at least one more than there were. 0: the scan ended
+    before a request that it did not look at, scan that at once."""
     note: int
     """Of the last request scanned: what its reply's parser has to know (Replies.feed); 0 for most
     protocols. A framer that uses notes returns at most one request a scan."""
 
     forward: bytes | None
-    """Of the last request scanned: what to send instead of it, None for the request itself. A
-    framer that forwards or closes returns at most one request a scan."""
+    """Of the last request scanned, or of what was followed last: what to send instead of it, None
+    for the bytes themselves. A scan that returns a request to be forwarded, discarded or closed
+    after returns that one only, and sets `need` to 0 if more follows."""
+    discard: bool
+    """Of the last request scanned or followed: its replies are thrown away whole, because the
+    client does not expect any. If they are lost it is closed: no error would have its turn."""
+    clean: bool
+    """Of the last request followed: as Special.clean, for one that streamed."""
     close_after: bool
     """Of the last request scanned: whether the client is closed after its reply."""
     stream_now: bool

@@ -8,22 +8,20 @@ Requests are never pipelined to a server: a reply that says `Connection: close` 
 behind it unanswered, and nothing that was written is sent twice (RFC 9112 section 9.3.2).
 """
 
-from aegis.framers.contract import NO_SETUP
 from aegis.framers.http1_errors import FAILURES, REPLIES
 from aegis.framers.http1_replies import Http1Replies, ReplyHeads
 from aegis.framers.http1_requests import Http1Requests, Plans
+from aegis.framers.simple import SimpleFramer
 
 
-class Http1:
+class Http1(SimpleFramer):
     """The framer; its memos are one worker's for one listener."""
 
     name = "http1"
-    poolings: tuple[str, ...] = ("warm", "multiplex")
     in_flight = 1
     error_closes = True
     # RFC 9110 section 9.3.7 names this request as a ping; its reply needs no note.
     ping = b"OPTIONS * HTTP/1.1\r\nHost: aegis\r\n\r\n"
-    reset = NO_SETUP
 
     def __init__(self) -> None:
         self._new: Plans = {}

@@ -91,6 +91,8 @@ class Head(NamedTuple):
     note: int
     forward: bytes | None
     """The head as a shared pipe may see it; None: as is."""
+    clean: bool
+    """Whether its pipe is as before once its reply is complete."""
 
 
 def parse_head(head: bytes) -> Head:
@@ -122,7 +124,8 @@ def parse_head(head: bytes) -> Head:
             forward = line[0] + fields.rewritten
         else:
             note |= CLOSE  # its pipe serves this client alone and may end with it
-    return Head(len(head), fields, verdict, why, note | old * OLD, forward)
+    clean = not fields.binds and (method in CARRIERS or method in OTHERS or not fields.length)
+    return Head(len(head), fields, verdict, why, note | old * OLD, forward, clean)
 
 
 def _judge(method: bytes, fields: Fields) -> tuple[Verdict | None, str, int]:

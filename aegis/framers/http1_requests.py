@@ -10,7 +10,7 @@ request that could not be understood nobody knows where the next one begins: REF
 
 import re
 
-from aegis.framers.contract import NO_SETUP, ProtocolError, Setup, Special, Verdict
+from aegis.framers.contract import ProtocolError, Special, Verdict
 from aegis.framers.http1_chunks import Chunks
 from aegis.framers.http1_errors import RefusedError
 from aegis.framers.http1_head import Head, parse_head
@@ -27,6 +27,7 @@ from aegis.framers.http1_syntax import (
     OLD,
     TOKEN_ONLY,
 )
+from aegis.framers.simple import SimpleRequests
 
 Plan = tuple[int, bool, bytes | None, tuple[int, ...]]
 """Of fields that were seen before: the body's length, whether the client is to be closed, the
@@ -43,7 +44,7 @@ CR = 13
 EMPTY_LINES = re.compile(rb"(?:\r\n)++")
 
 
-class Http1Requests:
+class Http1Requests(SimpleRequests):
     """Follows the requests of one client; implements contract.Requests and adds to it."""
 
     __slots__ = (
@@ -55,12 +56,12 @@ class Http1Requests:
         "_new",
         "_old",
         "_searched",
+        "clean",
         "close_after",
         "forward",
         "need",
         "note",
         "pinned",
-        "setup",
         "stream_now",
     )
 
@@ -75,11 +76,11 @@ class Http1Requests:
     `follow` it at once on a pipe of its own; waiting for the whole would be waiting for ever."""
 
     def __init__(self, new: Plans, old: Plans) -> None:
-        self.setup: Setup = NO_SETUP
         self.pinned = ""
         self.need = 1
         self.note = 0
         self.close_after = False
+        self.clean = True
         self.forward = None
         self.stream_now = False
         self._new = new  # memos, shared by all clients of a framer, by HTTP version
@@ -112,6 +113,7 @@ class Http1Requests:
                         note = notes[line.lastindex or 0]
                         stop = at + length
                         if note >= 0 and stop <= end:
+                            self.need = 0
                             self.note = note
                             self.close_after = closes
                             self.forward = None
@@ -181,13 +183,15 @@ class Http1Requests:
         self._forget()
         self._apply(head)
         if head.verdict is not None:
-            return start, 0, Special(head.verdict, stop, head.why)
+            return start, 0, Special(head.verdict, stop, head.why, clean=head.clean)
+        self.need = 0
         if head.forward is not None:
             self.forward = head.forward + data[start + head_bytes : stop]
         return stop, 1, None
 
     def _apply(self, head: Head) -> None:
         self.note = head.note
+        self.clean = head.clean
         self.close_after = head.fields.closes
         if head.fields.binds:
             self.pinned = "authentication"  # to the end: nothing undoes it (RFC 4559 section 6)

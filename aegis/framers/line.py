@@ -12,15 +12,8 @@ Source: ops/chronos/lines.py (lines, replies), ops/chronos/client.py (HTTP_LINE,
 
 import re
 
-from aegis.framers.contract import (
-    NO_SETUP,
-    ProtocolError,
-    Replies,
-    Requests,
-    Setup,
-    Special,
-    Verdict,
-)
+from aegis.framers.contract import ProtocolError, Replies, Requests, Setup, Special, Verdict
+from aegis.framers.simple import SimpleFramer, SimpleReplies, SimpleRequests
 
 MAX_LINE_BYTES = 1 << 20
 """Of a request without its line end. Chronos answers a longer one with an error and closes the
@@ -42,31 +35,13 @@ HTTP = b" HTTP/"
 ERROR = b"ERR "
 
 
-class LineRequests:
+class LineRequests(SimpleRequests):
     """Follows the lines of one client."""
 
-    __slots__ = (
-        "_followed",
-        "_head",
-        "_seen",
-        "_tail",
-        "close_after",
-        "forward",
-        "need",
-        "note",
-        "pinned",
-        "setup",
-        "stream_now",
-    )
+    __slots__ = ("_followed", "_head", "_seen", "_tail", "need")
 
     def __init__(self) -> None:
-        self.setup = NO_SETUP
-        self.pinned = ""
         self.need = 1
-        self.note = 0
-        self.forward: bytes | None = None
-        self.close_after = False
-        self.stream_now = False
         self._seen = 0  # of an incomplete line: its first bytes, known to hold no line feed
         self._followed = 0  # of a line that is followed: the bytes that went by
         self._head = b""
@@ -146,14 +121,12 @@ class LineRequests:
         return stop, done
 
 
-class LineReplies:
+class LineReplies(SimpleReplies):
     """Counts the reply lines on one pipe."""
 
-    __slots__ = ("_head", "failed", "last", "tunnel")
+    __slots__ = ("_head", "failed")
 
     def __init__(self) -> None:
-        self.tunnel = False
-        self.last = False
         self.failed = False
         self._head = b""  # of a line that has begun: as much as tells an error
 
@@ -200,18 +173,12 @@ class LineReplies:
         """Whether a reply has begun and not ended."""
         return bool(self._head)
 
-    def end(self) -> bool:
-        """See `contract.Replies.end`: a line without its end is not a reply."""
-        return False
 
-
-class Line:
+class Line(SimpleFramer):
     """The framer `line`."""
 
     name = "line"
-    poolings: tuple[str, ...] = ("warm", "session", "multiplex")
     in_flight = IN_FLIGHT
-    error_closes = False
     ping = b"PING\n"
     reset = Setup(ping, 1)  # there is nothing to undo; that PONG comes shows that no more was due
 

@@ -11,6 +11,7 @@ those servers answered. The rules rest on four things that the protocol's text d
 - A key of more than 250 bytes in a get throws away replies that the server has ready for earlier
   requests of the connection (process_get_command → conn_release_items). So no get with one is sent.
 - `noreply` and the meta flag `q` hide a reply or not, as it turns out: the replies are uncountable.
+  A flawless line with `noreply` is sent without it, and the reply is thrown away.
 - `b` lets a key hold CRLF, and `mg … b k` and `me … b` send back the key of an item that mg or ma
   created as it is, CRLF and all: a client would write the replies of others.
 """
@@ -61,6 +62,10 @@ _STORE = re.compile(
     rb"(?:(?:set|add|replace|append|prepend) (?:%b) (\d{1,10}) (-?\d{1,10}) (\d{1,10})"
     rb"|cas (?:%b) (\d{1,10}) (-?\d{1,10}) (\d{1,10}) (\d{1,20})) *" % (KEY, KEY)
 )
+_UNHEARD = re.compile(
+    rb"delete %b(?: 0)?|(?:incr|decr) %b \d{1,20}|touch %b -?\d{1,10}|flush_all(?: -?\d{1,10})?"
+    % (KEY, KEY, KEY)
+)
 _META_SET = re.compile(
     rb"ms %b (\d{1,10})(?: [A-Za-z][!-~\x80-\xff]*+){0,%d}+ *" % (KEY, MAX_META_FLAGS)
 )
@@ -84,10 +89,14 @@ class Ruling(NamedTuple):
     """How many follow the line, CRLF included; 0: none."""
     meta: bool = False
     """Only servers since 1.6.10 read such a meta command, and reply to it, in the form we know."""
+    discard: bool = False
+    """Shared when it is sent without its last word, NOREPLY_WORD; the reply is thrown away."""
 
 
+NOREPLY_WORD = b" noreply"
 SHARED = Ruling(None)
 META_SHARED = Ruling(None, meta=True)
+UNHEARD = Ruling(None, discard=True)
 NOREPLY = Ruling(Verdict.TUNNEL, "noreply")
 QUIET = Ruling(Verdict.TUNNEL, "quiet")
 BINARY_KEY = Ruling(Verdict.TUNNEL, "binary_key")
@@ -115,7 +124,7 @@ def judge(line: bytes) -> Ruling:
         return UNKNOWN_COMMAND
     command = words[0]
     if command in STORAGE:
-        return NOREPLY if words[-1] == b"noreply" else _storage(line)
+        return _unheard(line, command) if words[-1] == b"noreply" else _storage(line)
     if command == b"ms":
         return _flags(words[3:]) or _meta_set(line)
     if command in META:
@@ -123,7 +132,7 @@ def judge(line: bytes) -> Ruling:
     if command == b"me":
         return SHARED if len(words) <= 2 else BINARY_KEY
     if command in KEYED or command in KEYLESS:
-        return NOREPLY if words[-1] == b"noreply" else _keyed(words, SHARED)
+        return _unheard(line, command) if words[-1] == b"noreply" else _keyed(words, SHARED)
     if command == b"quit":
         return QUIT
     if command == b"stats":
@@ -162,6 +171,19 @@ def pass_block(data: bytearray, pos: int, end: int, left: int) -> tuple[int, int
 
 def _keyed(words: list[bytes], sound: Ruling) -> Ruling:
     return KEY_TOO_LONG if max(map(len, words)) > MAX_KEY_BYTES else sound
+
+
+def _unheard(line: bytes, command: bytes) -> Ruling:
+    """Judge a line that ends in noreply: what the server would do with a flawed one it alone knows.
+
+    memcached finds that word before it looks at the others (set_noreply_maybe), so without it the
+    same is done; what is hidden then is `out_string`'s, which is all but "out of memory".
+    """
+    rest = line.removesuffix(NOREPLY_WORD)
+    if command in STORAGE:
+        ruling = _storage(rest)
+        return NOREPLY if rest == line or ruling.verdict else ruling._replace(discard=True)
+    return UNHEARD if _UNHEARD.fullmatch(rest) else NOREPLY
 
 
 def _storage(line: bytes) -> Ruling:

@@ -11,6 +11,7 @@ import re
 
 from aegis.framers.contract import ProtocolError
 from aegis.framers.memcached_lines import pass_block
+from aegis.framers.simple import SimpleReplies
 
 MAX_REPLY_LINE_BYTES = 8192
 """The longest are those of STAT with a path (PATH_MAX 4096); WRITE_BUFFER_SIZE is 1024."""
@@ -43,14 +44,12 @@ _UNCOUNTED = re.compile(
 _VALUE_ENDING = b"\r\nEND\r\n"
 
 
-class MemcachedReplies:
+class MemcachedReplies(SimpleReplies):
     """Replies of the contract."""
 
-    __slots__ = ("_block", "_left", "_line", "_open", "failed", "last", "tunnel")
+    __slots__ = ("_block", "_left", "_line", "_open", "failed")
 
     def __init__(self) -> None:
-        self.tunnel = False
-        self.last = False
         self.failed = False
         self._open = False  # a reply has begun
         self._block = b""  # VALUE or STAT: more lines of that kind, or END, follow
@@ -94,10 +93,6 @@ class MemcachedReplies:
     def begun(self) -> bool:
         """Whether a reply has begun and not ended."""
         return self._open
-
-    def end(self) -> bool:
-        """See contract.Replies: no reply ends with the connection."""
-        return False
 
     def _go_on(self, data: bytearray, pos: int, end: int) -> int:
         """Pass over the rest of the reply that has begun; it is open still if it goes on."""

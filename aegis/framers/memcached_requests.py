@@ -2,7 +2,7 @@
 
     data ──_RUN──▶ lines that are shared as they stand, counted by their newlines
          ──_STORE─▶ a line with a body, framed by its length and held to its CRLF
-         ──judge──▶ everything else
+         ──judge──▶ everything else; one with `noreply` is returned alone, to be sent without
 
 A scan never raises: what is wrong becomes a REFUSE in its turn.
 """
@@ -21,11 +21,14 @@ from aegis.framers.memcached_lines import (
     MAX_KEY_BYTES,
     MAX_LINE_BYTES,
     MAX_META_FLAGS,
+    NOREPLY,
+    NOREPLY_WORD,
     Ruling,
     judge,
     keys_are_sound,
     pass_block,
 )
+from aegis.framers.simple import SimpleRequests
 
 PLAIN_SETUP = Setup(b"version\r\n", 1)
 """A server that wants a login (-Y) answers every first request with CLIENT_ERROR, and one that is
@@ -59,21 +62,17 @@ _META_SET = 3  # the group
 _BINARY_MAGIC = 0x80
 
 
-class MemcachedRequests:
+class MemcachedRequests(SimpleRequests):
     """Requests of the contract. Nothing is ever pinned: what cannot be shared gets a tunnel."""
 
-    forward: bytes | None = None
-    close_after = False
-    stream_now = False
-
-    __slots__ = ("_left", "_line", "_line_bytes", "_match_run", "_seen", "need", "note", "pinned",
-                 "setup")  # fmt: skip
+    __slots__ = ("_left", "_line", "_line_bytes", "_match_run", "_seen", "discard", "forward",
+                 "need", "setup")  # fmt: skip
 
     def __init__(self) -> None:
         self.setup = PLAIN_SETUP
-        self.pinned = ""
         self.need = 1
-        self.note = 0
+        self.forward = None
+        self.discard = False
         self._match_run = _PLAIN_RUN
         self._seen = 0  # of an incomplete line: bytes known to hold no newline
         self._left = 0  # of a followed request's body
@@ -84,6 +83,8 @@ class MemcachedRequests:
         """See contract.Requests."""
         pos = start
         replies = 0
+        self.forward = None
+        self.discard = False
         if self._seen:
             if data.find(b"\n", start + self._seen, end) < 0:
                 return start, 0, self._incomplete_line(data, start, end)
@@ -111,6 +112,11 @@ class MemcachedRequests:
                 body = newline + 1
                 if ruling.verdict is not None:
                     return pos, replies, _special(ruling, body)
+                if ruling.discard:
+                    self.need = 0
+                    if replies:
+                        return pos, replies, None
+                    return self._unheard(data, pos, body, body + ruling.body_bytes, end)
                 size = ruling.body_bytes
                 meta = ruling.meta
             stop = body + size
@@ -129,6 +135,19 @@ class MemcachedRequests:
             pos = stop
         return pos, replies, None
 
+    def _unheard(
+        self, data: bytearray, pos: int, body: int, stop: int, end: int
+    ) -> tuple[int, int, Special | None]:
+        """Return the request data[pos:stop], whose line ends at `body` and in noreply."""
+        if stop > end:
+            self.need = stop - pos
+            return pos, 0, None
+        if stop > body and (data[stop - 2] != 13 or data[stop - 1] != 10):
+            return pos, 0, _special(NOREPLY, stop)  # what comes of it the server alone knows
+        self.forward = _without_noreply(data, pos, body) + data[body:stop]
+        self.discard = True
+        return stop, 1, None
+
     def _incomplete_line(self, data: bytearray, pos: int, end: int) -> Special | None:
         """Look at a line whose end has not come, and remember how far it is known."""
         wrong = _first_byte(data[pos])
@@ -143,27 +162,51 @@ class MemcachedRequests:
         return None
 
     def follow(self, data: bytearray, start: int, end: int) -> tuple[int, bool]:
-        """See contract.Requests. One reply is owed, or ProtocolError."""
+        """See contract.Requests. One reply is owed, or ProtocolError.
+
+        A line is kept back until its end, which may be noreply, or until it is too long for that.
+        """
         self._seen = 0
-        pos = start
+        self.forward = None
+        at = start
         if not self._left:
-            newline = data.find(b"\n", start, end)
-            pos = end if newline < 0 else newline + 1
-            self._line += data[start:pos]
-            self._line_bytes += pos - start
-            if len(self._line) >= MAX_LINE_BYTES:
-                self._shorten_line()
-            if newline < 0:
-                return end, False
-            ruling = _rule(self._line, 0, len(self._line) - 1)
-            self._line.clear()
-            self._line_bytes = 0
-            if ruling.verdict is not None:
-                raise ProtocolError(f"{ruling.why} in a request too long to be held")
-            self._left = ruling.body_bytes
-        if self._left and pos < end:
-            pos, self._left = pass_block(data, pos, end, self._left)
+            at = self._follow_line(data, start, end)
+            if not self._left:
+                return at, not self._line_bytes
+        pos = at
+        if at < end:
+            pos, self._left = pass_block(data, at, end, self._left)
+        if self.forward is not None:
+            self.forward += data[at:pos]
         return pos, not self._left
+
+    def _follow_line(self, data: bytearray, start: int, end: int) -> int:
+        """Take bytes of a followed line; at its end `_line_bytes` is 0 and `_left` the body's."""
+        line, before = self._line, self._line_bytes
+        newline = data.find(b"\n", start, end)
+        stop = end if newline < 0 else newline + 1
+        line += data[start:stop]
+        self._line_bytes += stop - start
+        self.discard = False
+        if newline < 0 and self._line_bytes < MAX_LINE_BYTES:
+            self.forward = b""
+            return stop
+        if 0 < before < MAX_LINE_BYTES:
+            self.forward = bytes(line)  # with what was kept back
+        if len(line) >= MAX_LINE_BYTES:
+            self._shorten_line()
+        if newline < 0:
+            return stop
+        ruling = _rule(self._line, 0, len(self._line) - 1)
+        if ruling.verdict is not None:
+            raise ProtocolError(f"{ruling.why} in a request too long to be held")
+        if ruling.discard:
+            self.forward = _without_noreply(self._line, 0, len(self._line))
+            self.discard = True
+        self._left = ruling.body_bytes
+        self._line.clear()
+        self._line_bytes = 0
+        return stop
 
     def _shorten_line(self) -> None:
         """Hold a followed line down to its command and last key; only a get may be long."""
@@ -183,6 +226,11 @@ class MemcachedRequests:
 
 def _is_get(data: bytearray, pos: int, end: int) -> bool:
     return data.startswith((b"get ", b"gets "), pos, end)
+
+
+def _without_noreply(data: bytearray, pos: int, stop: int) -> bytes:
+    """Return the line data[pos:stop], which ends in noreply and CRLF or LF, without that word."""
+    return bytes(data[pos : data.rindex(NOREPLY_WORD, pos, stop)]) + b"\r\n"
 
 
 def _first_byte(first: int) -> Ruling | None:
@@ -206,6 +254,5 @@ def _rule(data: bytearray, pos: int, newline: int) -> Ruling:
 
 
 def _special(ruling: Ruling, end: int) -> Special:
-    verdict, why, reply, _, _ = ruling
-    assert verdict is not None
-    return Special(verdict, end, why, reply)
+    assert ruling.verdict is not None
+    return Special(ruling.verdict, end, ruling.why, ruling.reply)

@@ -10,15 +10,14 @@ from aegis.framers.resp_limits import IN_FLIGHT
 from aegis.framers.resp_replies import RespReplies
 from aegis.framers.resp_requests import RespRequests
 from aegis.framers.resp_state import encode, error
+from aegis.framers.simple import SimpleFramer
 
 
-class Resp:
+class Resp(SimpleFramer):
     """The framer `resp`."""
 
     name = "resp"
-    poolings: tuple[str, ...] = ("warm", "session", "multiplex")
     in_flight = IN_FLIGHT
-    error_closes = False
     ping = encode(b"PING")
     reset = Setup(encode(b"RESET"), 1)
     """Redis 6.2 and later (resetCommand in src/networking.c). An earlier one, or a user who may

@@ -16,6 +16,7 @@ import re
 
 from aegis.framers.contract import ProtocolError
 from aegis.framers.resp_patterns import SMALL_BULK
+from aegis.framers.simple import SimpleReplies
 
 MAX_HEADER_BYTES = 32
 """Of a line that holds a number; nothing of other lines is kept but their first and last byte."""
@@ -37,14 +38,12 @@ ERRORS = b"-!"
 CRLF = b"\r\n"
 
 
-class RespReplies:
+class RespReplies(SimpleReplies):
     """Follows the replies on one pipe."""
 
-    __slots__ = ("_begun", "_deep", "_due", "_kind", "_left", "failed", "last", "tunnel")
+    __slots__ = ("_begun", "_deep", "_due", "_kind", "_left", "failed")
 
     def __init__(self) -> None:
-        self.tunnel = False
-        self.last = False
         self.failed = False
         self._due = 0  # values until the reply that has begun is complete; 0 between replies
         self._deep = False  # an aggregate is the reply that has begun, or part of it
@@ -87,10 +86,6 @@ class RespReplies:
     def begun(self) -> bool:
         """Whether a reply has begun and not ended."""
         return self._due > 0
-
-    def end(self) -> bool:
-        """See `contract.Replies.end`: no reply of RESP runs to the end of the stream."""
-        return False
 
     def _feed_any(
         self, data: bytearray, pos: int, end: int, limit: int, replies: int

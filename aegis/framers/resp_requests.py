@@ -59,24 +59,11 @@ QUOTES = re.compile(rb"[\"']").search
 class RespRequests(State):
     """Follows the requests of one client."""
 
-    __slots__ = (
-        "_at",
-        "_left",
-        "_long",
-        "close_after",
-        "forward",
-        "need",
-        "note",
-        "stream_now",
-    )
+    __slots__ = ("_at", "_left", "_long", "need")
 
     def __init__(self) -> None:
         super().__init__()
         self.need = 1
-        self.note = 0
-        self.forward: bytes | None = None
-        self.close_after = False
-        self.stream_now = False
         # Of a request that is not whole: how far it has been understood, and how many of an
         # array's words are still to come.
         self._at = 0

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from aegis.framers.contract import NO_SETUP, Setup, Special, Verdict
 from aegis.framers.resp_commands import Act, Rule
+from aegis.framers.simple import SimpleRequests
 
 MAX_SETUP_BYTES = 8 << 10
 """Room for a token of some KiB as a password; every client keeps its setup."""
@@ -48,12 +49,8 @@ def error(why: str) -> bytes:
     return b"-ERR aegis: %s\r\n" % " ".join(why.split()).encode("ascii", "replace")
 
 
-class State:
+class State(SimpleRequests):
     """One client's connection, as it believes it to be."""
-
-    forward: bytes | None = None
-    close_after = False
-    stream_now = False
 
     __slots__ = ("_auth", "_database", "_held", "_name", "_version", "pinned", "setup")
 

@@ -135,7 +135,11 @@ SHAPES = [
         servers('["127.0.0.1:1", ["127.0.0.1:1", []]]'),
         f'backend[0].servers[1] = ["127.0.0.1:1", []]: {SERVER_FORMS}',
     ),
-    (listener("protocol = 1"), "listener[0].protocol = 1: a string"),
+    (
+        listener("protocol = 1"),
+        'listener[0].protocol = 1: "http1", "line", "memcached", "raw" or "resp", '
+        "or an installed framer's name",
+    ),
 ]
 
 UNKNOWN_KEYS = [

@@ -26,7 +26,7 @@ class MemcachedTalk(Talk):
             (self._set, 10), (self._get, 30), (self._missing, 5), (self._incr, 15),
             (self._several, 5), (self._gets, 3), (self._meta, 5), (self._big, 2), (self._noop, 2),
             (self._delete, 3), (self._long_key, 1), (self._unknown, 1), (self._stats, 0.5),
-            (self._touch, 2), (self._noreply, 3 if self.tunnelled else 0.3),
+            (self._touch, 2), (self._noreply, 5), (self._quiet, 3 if self.tunnelled else 0.3),
         ]  # fmt: skip
 
     @staticmethod
@@ -139,8 +139,11 @@ class MemcachedTalk(Talk):
     def _stats(self) -> list[Ask]:
         return [Ask(b"stats\r\n", lambda r: r.startswith(b"STAT ") and r.endswith(b"\r\nEND\r\n"))]
 
-    def _noreply(self) -> list[Ask]:
+    def _quiet(self) -> list[Ask]:
         self.tunnelled = True
+        return [Ask(b"mg none:%s v q\r\nmn\r\n" % self.who, exactly(b"MN\r\n"))]
+
+    def _noreply(self) -> list[Ask]:
         key, value = self._key(), self.token()
         self.values[key] = value
         return [Ask(self._store(key, value, b" noreply") + b"get %s\r\n" % key,

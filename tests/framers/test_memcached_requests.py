@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aegis.framers.contract import Framer, ProtocolError, Requests, Verdict
+from aegis.framers.contract import Framer, ProtocolError, Requests, Special, Verdict
 from aegis.framers.memcached import Memcached
 from aegis.framers.memcached_lines import (
     MAX_GET_LINE_BYTES,
@@ -23,7 +23,8 @@ LONG_KEY = b"k" * 251
 FITTING_KEY = b"k" * 250
 BEFORE = b"get \xff\r\n"  # what lies outside of the range, before it and behind
 Event = tuple[str, int, int, str]
-"""("shared", start, stop, replies) or (verdict, start, stop, why and reply)."""
+"""("shared", start, stop, replies), ("unheard", start, stop, what is sent instead) or (verdict,
+start, stop, why and reply)."""
 
 
 def drive(stream: bytes, cuts: Iterable[int] = (), *, fresh: bool = False) -> list[Event]:
@@ -47,7 +48,11 @@ def drive(stream: bytes, cuts: Iterable[int] = (), *, fresh: bool = False) -> li
             taken = stop - len(BEFORE)
             assert 0 <= taken <= len(held)
             assert (replies > 0) == (taken > 0)
-            if taken:
+            if requests.discard:
+                assert (replies, special) == (1, None)
+                events.append(("unheard", base, base + taken, repr(requests.forward)))
+            elif taken:
+                assert requests.forward is None
                 _shared(events, base, base + taken, replies)
             need = 1
             if special is not None:
@@ -62,9 +67,9 @@ def drive(stream: bytes, cuts: Iterable[int] = (), *, fresh: bool = False) -> li
                 taken = upto
             elif taken < len(held):
                 need = requests.need
-                assert need > len(held) - taken
+                assert need > len(held) - taken or (need == 0 < taken)
             held, base = held[taken:], base + taken
-            if special is None:
+            if special is None and need:
                 break
     return events
 
@@ -98,8 +103,13 @@ def by_judge_alone(stream: bytes) -> list[Event]:
             return [*events, (ruling.verdict.name, pos, 0 if refused else stop, why)]
         elif stop > len(stream):
             return events
+        elif ruling.body_bytes and stream[stop - 2 : stop] != b"\r\n" and ruling.discard:
+            return [*events, ("TUNNEL", pos, stop, "noreply b''")]
         elif ruling.body_bytes and stream[stop - 2 : stop] != b"\r\n":
             return [*events, ("REFUSE", pos, 0, r"bad_body b'CLIENT_ERROR bad data chunk\r\n'")]
+        elif ruling.discard:
+            sent = line.removesuffix(b"\r").removesuffix(b" noreply") + b"\r\n"
+            events.append(("unheard", pos, stop, repr(sent + stream[newline + 1 : stop])))
         elif ruling.meta and not switched:
             switched = True
             events.append(("SWITCH", pos, stop, "meta b''"))
@@ -159,16 +169,20 @@ SHARED = [
     b"stats reset\r\n",
 ]
 TUNNELLED = [
-    (b"set a 0 0 1 noreply\r\n", "noreply"),
     (b"set a 0 0 nonsense noreply\r\n", "noreply"),
+    (b"set a 0 0 1 noreply\r\nxyz", "noreply"),
+    (b"set a 0 0 1073741825 noreply\r\n", "noreply"),
+    (b"set " + LONG_KEY + b" 0 0 1 noreply\r\n", "noreply"),
     (b"cas a 0 0 1 1 noreply \r\n", "noreply"),
-    (b"delete a noreply\r\n", "noreply"),
     (b"delete noreply\r\n", "noreply"),
+    (b"delete " + LONG_KEY + b" noreply\r\n", "noreply"),
+    (b"delete a 5 noreply\r\n", "noreply"),
     (b"get noreply\r\n", "noreply"),
     (b"get a noreply\r\n", "noreply"),
-    (b"incr a 1 noreply\n", "noreply"),
-    (b"touch a 1 noreply\r\n", "noreply"),
-    (b"flush_all noreply\r\n", "noreply"),
+    (b"incr a x noreply\r\n", "noreply"),
+    (b"incr a noreply\r\n", "noreply"),
+    (b"touch a noreply\r\n", "noreply"),
+    (b"flush_all 1 2 noreply\r\n", "noreply"),
     (b"verbosity 1 noreply\r\n", "noreply"),
     (b"mg a v q\r\n", "quiet"),
     (b"mg a quiet\r\n", "quiet"),
@@ -188,6 +202,22 @@ TUNNELLED = [
     (b"slabs reassign 1 2\r\n", "admin"),
     (b"cache_memlimit 64\r\n", "admin"),
     (b"shutdown\r\n", "admin"),
+]
+UNHEARD = [
+    b"set a 0 0 1%b\r\n7\r\n",
+    b"add a 4294967295 -1 0%b\r\n\r\n",
+    b"replace a 0 0 9%b\r\n noreply\n\r\n",
+    b"append noreply 0 0 1%b\r\n7\r\n",
+    b"prepend " + FITTING_KEY + b" 0 0 1%b\r\n7\r\n",
+    b"cas a 0 0 1 18446744073709551615%b\r\n7\r\n",
+    b"delete a%b\r\n",
+    b"delete noreply%b\r\n",
+    b"delete a 0%b\r\n",
+    b"incr a 1%b\r\n",
+    b"decr a 99999999999999999999%b\r\n",
+    b"touch a -1%b\r\n",
+    b"flush_all%b\r\n",
+    b"flush_all 10%b\r\n",
 ]
 ANSWERED = [
     (b"\r\n", b"ERROR\r\n"),
@@ -263,6 +293,22 @@ def test_what_brings_an_unknown_number_of_replies_gets_a_tunnel(request_: bytes,
     assert tunnelled[:3] == ("TUNNEL", 4, 4 + len(request_))
 
 
+@pytest.mark.parametrize("form", UNHEARD, ids=lambda r: repr(r[:40]))
+def test_a_flawless_noreply_is_sent_without_it_and_its_reply_discarded(form: bytes) -> None:
+    request, sent = form % b" noreply", form % b""
+    unheard = ("unheard", 0, len(request), repr(sent))
+    assert drive(request) == [unheard]
+    assert drive(request, range(len(request))) == [unheard]
+    assert drive(b"mn\r\n" + request * 2 + b"get incompl") == [
+        ("shared", 0, 4, "1"),
+        ("unheard", 4, 4 + len(request), repr(sent)),
+        ("unheard", 4 + len(request), 4 + 2 * len(request), repr(sent)),
+    ]
+    assert drive(request.replace(b" noreply\r\n", b" noreply\n", 1)) == [
+        ("unheard", 0, len(request) - 1, repr(sent))
+    ]
+
+
 @pytest.mark.parametrize(("request_", "reply"), ANSWERED, ids=lambda r: repr(r[:40]))
 def test_what_the_server_only_rejects_is_answered_for_it(request_: bytes, reply: bytes) -> None:
     answer = drive(request_)
@@ -293,7 +339,7 @@ def test_the_first_meta_command_switches_to_pipes_whose_server_knows_its_form(
     stop, replies, special = requests.scan(data, 0, len(data))
     assert (stop, replies) == (10, 2)
     assert special is not None
-    assert special == (Verdict.SWITCH, 10 + len(first), "meta", b"", 1)
+    assert special == Special(Verdict.SWITCH, 10 + len(first), "meta")
     assert requests.setup == META_SETUP
     assert requests.scan(data, special.end, len(data)) == (len(data), 3, None)
 
@@ -366,19 +412,27 @@ def test_the_patterns_take_nothing_that_judge_would_not(stream: bytes) -> None:
 
 def follow(request: bytes, cuts: Sequence[int], behind: bytes = b"") -> int:
     """Follow the request at the head of a stream in pieces; returns where it ended, or -1."""
+    return follow_and_forward(request, cuts, behind)[0]
+
+
+def follow_and_forward(
+    request: bytes, cuts: Iterable[int], behind: bytes = b""
+) -> tuple[int, bytes, bool]:
+    """Follow; returns where the request ended, or -1, what is sent, and if that is discarded."""
     framer: Framer = Memcached()
     requests = framer.requests()
-    stream = request + behind
+    stream, sent = request + behind, b""
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     for begin, finish in itertools.pairwise(edges):
         if begin == finish:
             continue
         data = bytearray(BEFORE + stream[begin:finish] + BEFORE)
         stop, done = requests.follow(data, len(BEFORE), len(data) - len(BEFORE))
+        sent += data[len(BEFORE) : stop] if requests.forward is None else requests.forward
         if done:
-            return begin + stop - len(BEFORE)
+            return begin + stop - len(BEFORE), sent, requests.discard
         assert stop == len(data) - len(BEFORE)
-    return -1
+    return -1, sent, requests.discard
 
 
 @settings(deadline=None, max_examples=200)
@@ -392,9 +446,20 @@ def follow(request: bytes, cuts: Sequence[int], behind: bytes = b"") -> int:
 def test_following_ends_where_the_request_does(
     request_: bytes, cuts: list[int], behind: bytes
 ) -> None:
-    assert follow(request_, cuts, behind) == len(request_)
-    assert follow(request_, range(min(len(request_), 3000)), behind) == len(request_)
+    for each in (cuts, range(min(len(request_), 3000))):
+        followed = follow_and_forward(request_, each, behind)
+        assert followed == (len(request_), request_, False)
     assert follow(request_[:-1], cuts) == -1
+
+
+@settings(deadline=None, max_examples=100)
+@given(form=st.sampled_from(UNHEARD), cuts=cuts_, behind=st.binary(max_size=8))
+def test_a_noreply_that_is_followed_goes_on_without_it(
+    form: bytes, cuts: list[int], behind: bytes
+) -> None:
+    request = form % b" noreply"
+    for each in ([], cuts, range(len(request))):
+        assert follow_and_forward(request, each, behind) == (len(request), form % b"", True)
 
 
 @settings(deadline=None, max_examples=100)
@@ -404,7 +469,8 @@ def test_following_ends_where_the_request_does(
     [
         b"set a 0 0 3\r\nabc\rX",
         b"set a 0 0 3\r\nabcX\n",
-        b"set a 0 0 3 noreply\r\n",
+        b"set a 0 0 x noreply\r\n",
+        b"set a 0 0 3 noreply\r\nabcd\n",
         b"mg a q\r\n",
         b"quit\r\n",
         b"get " + b"a " * 2000 + LONG_KEY + b" b\r\n",

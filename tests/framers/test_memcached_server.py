@@ -189,9 +189,12 @@ def shared_part(stream: bytes) -> tuple[bytes, int]:
     sent, pos, total = b"", 0, 0
     while True:
         stop, replies, special = requests.scan(data, pos, len(data))
-        sent += data[pos:stop]
+        sent += data[pos:stop] if requests.forward is None else requests.forward
         total += replies
         if special is None:
+            if stop > pos and requests.need == 0:
+                pos = stop
+                continue
             return sent, total
         if special.verdict is Verdict.SWITCH:
             sent += data[stop : special.end]
