@@ -12,6 +12,7 @@ gets the framer's error and is closed, a pipe is closed.
 Sharing is opt-in: whatever a framer does not know to be harmless on a shared connection, it pins.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -55,6 +56,9 @@ class Special(NamedTuple):
     """For ANSWER and REFUSE."""
     replies: int = 1
     """For PIN and SWITCH: how many replies it is owed."""
+    undo: Callable[[], None] | None = None
+    """For SWITCH, called when the server answers with an error: makes `Requests` as it was before.
+    None: what the server then remembers is unknown, and the client is closed."""
 
 
 class Setup(NamedTuple):

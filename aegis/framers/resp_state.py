@@ -11,6 +11,7 @@ Three kinds of memory, after clearClientConnectionState in redis/src/networking.
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from aegis.framers.contract import NO_SETUP, Setup, Special, Verdict
 from aegis.framers.resp_commands import Act, Rule
@@ -231,10 +232,20 @@ class State:
                 return Special(Verdict.TUNNEL, end, "switch while pinned")
             if len(requests) > MAX_SETUP_BYTES:
                 return Special(Verdict.REFUSE, end, why, error("the credentials are too long"))
-            self.setup = Setup(requests, len(parts)) if parts else NO_SETUP
-            self._auth, self._version, self._database = auth, version, database
-            return Special(Verdict.SWITCH, end, why)
+            undo = partial(
+                self._be, self.setup, self._auth, self._version, self._database, self._name
+            )
+            setup = Setup(requests, len(parts)) if parts else NO_SETUP
+            self._be(setup, auth, version, database, self._name)
+            return Special(Verdict.SWITCH, end, why, undo=undo)
         return None
+
+    def _be(
+        self, setup: Setup, auth: tuple[bytes, ...], version: bytes, database: bytes, name: bytes
+    ) -> None:
+        """Be what Redis remembers now; a HELLO, AUTH or SELECT that it refuses changes nothing."""
+        self.setup = setup
+        self._auth, self._version, self._database, self._name = auth, version, database, name
 
     # --- what is answered ---------------------------------------------------------------------
 

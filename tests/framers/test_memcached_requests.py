@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from aegis.framers.contract import Framer, ProtocolError, Requests, Verdict
+from aegis.framers.contract import Framer, ProtocolError, Requests, Special, Verdict
 from aegis.framers.memcached import Memcached
 from aegis.framers.memcached_lines import (
     MAX_GET_LINE_BYTES,
@@ -293,7 +293,7 @@ def test_the_first_meta_command_switches_to_pipes_whose_server_knows_its_form(
     stop, replies, special = requests.scan(data, 0, len(data))
     assert (stop, replies) == (10, 2)
     assert special is not None
-    assert special == (Verdict.SWITCH, 10 + len(first), "meta", b"", 1)
+    assert special == Special(Verdict.SWITCH, 10 + len(first), "meta")
     assert requests.setup == META_SETUP
     assert requests.scan(data, special.end, len(data)) == (len(data), 3, None)
 

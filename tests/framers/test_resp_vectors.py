@@ -65,7 +65,7 @@ def frames_of(framer: Framer, stream: bytes, cuts: Iterable[int] = ()) -> list[F
                 if special.why == "protocol":
                     return [*frames, ("ERROR",)]
                 taken = bytes(data[stop : special.end])
-                frames.append((special.verdict.name, taken, *special[2:]))
+                frames.append((special.verdict.name, taken, *special[2:5]))
                 if special.verdict in (Verdict.REFUSE, Verdict.TUNNEL):
                     return frames
                 stop = special.end
