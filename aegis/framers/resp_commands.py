@@ -43,6 +43,8 @@ class Act(IntEnum):
     SET_NAME = auto()
     GET_NAME = auto()
     SET_INFO = auto()
+    NOTIFY = auto()
+    """Asks for pushes where a server has them; stock clients ask at connect and live without."""
     WEB = auto()
     """Redis closes the connection, against cross-protocol scripting (securityWarningCommand)."""
 
@@ -159,6 +161,7 @@ OTHER_SUBCOMMANDS = {
     ("CLIENT", "SETNAME"): Rule(Act.SET_NAME),
     ("CLIENT", "GETNAME"): Rule(Act.GET_NAME),
     ("CLIENT", "SETINFO"): Rule(Act.SET_INFO),
+    ("CLIENT", "MAINT_NOTIFICATIONS"): Rule(Act.NOTIFY),  # redis-py 7, node-redis 5, go-redis 9.16
     ("CLIENT", "REPLY"): Rule(Act.TUNNEL, "client reply"),  # OFF and SKIP: no reply
     ("CLIENT", "TRACKING"): Rule(Act.TUNNEL, "tracking"),  # pushes at any time
     ("CLIENT", "CACHING"): Rule(Act.TUNNEL, "tracking"),

@@ -288,13 +288,20 @@ class State:
             reply = OK
         return Special(Verdict.ANSWER, end, "client setinfo", reply)
 
+    def _notify(self, words: list[bytes], end: int) -> Special | None:
+        """Say what a Redis says that has no such notifications, as all of the open source."""
+        why = b"-ERR unknown subcommand '%s'. Try CLIENT HELP.\r\n" % printable(words[1])
+        return Special(Verdict.ANSWER, end, "client maint_notifications", why)
+
 
 def printable(word: bytes) -> bytes:
     """Return the word as an error may quote it."""
     return re.sub(rb"[^ -~]", b"?", word[:64])
 
 
-QUEUED = {Act.SELECT, Act.AUTH, Act.HELLO, Act.SET_NAME, Act.GET_NAME, Act.SET_INFO}
+QUEUED = {
+    Act.SELECT, Act.AUTH, Act.HELLO, Act.SET_NAME, Act.GET_NAME, Act.SET_INFO, Act.NOTIFY,
+}  # fmt: skip
 """What is remembered here, and in a transaction not carried out when it comes."""
 
 HANDLERS: dict[Act, Callable[[State, list[bytes], int], Special | None]] = {
@@ -315,4 +322,5 @@ HANDLERS: dict[Act, Callable[[State, list[bytes], int], Special | None]] = {
     Act.SET_NAME: State._set_name,
     Act.GET_NAME: State._get_name,
     Act.SET_INFO: State._set_info,
+    Act.NOTIFY: State._notify,
 }

@@ -21,9 +21,11 @@ def redis_server() -> Iterator[int]:
     port = free_port()
     options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--loglevel", "warning"]
     options += ["--enable-debug-command", "yes", "--enable-protected-configs", "yes"]
-    with tempfile.TemporaryDirectory(prefix="redis-") as directory:
-        with _running(["redis-server", *options, "--dir", directory], port):
-            yield port
+    with (
+        tempfile.TemporaryDirectory(prefix="redis-") as directory,
+        _running(["redis-server", *options, "--dir", directory], port),
+    ):
+        yield port
 
 
 @contextlib.contextmanager
