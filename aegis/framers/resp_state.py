@@ -89,7 +89,7 @@ class State:
         """
         act = rule.act
         if act is Act.BLOCK:
-            return Special(Verdict.PIN, end, "blocking")
+            return Special(Verdict.PIN, end, rule.why)
         if act is Act.MAY_BLOCK:
             blocks = any(word.partition(b"\0")[0].upper() == b"BLOCK" for word in words)
             return Special(Verdict.PIN, end, "blocking") if blocks else None

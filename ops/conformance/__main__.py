@@ -8,6 +8,7 @@ with 1 if a difference has no reason in explained.toml.
 
 import argparse
 import fnmatch
+import signal
 import sys
 from collections import Counter
 
@@ -67,6 +68,7 @@ def main() -> int:
     parser.add_argument("--part", default="*", help="of Redis' own suite: a pattern for its units")
     parser.add_argument("--workers", action="append", type=int, help="default: 1 and 2")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # servers and proxies end with us
     listed = explanations()
     table = [COLUMNS.format("suite", "way", "passed", "failed", "skipped", "differ")]
     found: list[tuple[str, Difference]] = []

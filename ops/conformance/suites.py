@@ -18,6 +18,9 @@ PART_TIMEOUT_S = 900
 TEST_TIMEOUT_S = 30
 """Of one pytest test; a reply that never comes costs that much and not the run."""
 
+UNIT_STALLS_S = 120
+"""Redis' runner gives up when no test has ended for so long."""
+
 REDIS_PY = "6.4.0"
 """Its sdist is the newest whose tests take Redis 7.0 without modules and servers of Redis' own."""
 REDIS_PY_LEFT_OUT = "onlycluster or redismod or ssl or cp_integration or auth_integration"
@@ -54,7 +57,15 @@ def _redis_units(*patterns: str) -> list[str]:
 
 def _run_redis_unit(tags: str, port: int, unit: str) -> Outcomes:
     command = ["./runtest", "--host", "127.0.0.1", "--port", str(port), "--single", unit]
-    command += ["--durable", "--clients", "1", "--baseport", str(free_port())]
+    command += [
+        "--durable",
+        "--clients",
+        "1",
+        "--timeout",
+        str(UNIT_STALLS_S),
+        "--baseport",
+        str(free_port()),
+    ]
     output = _output([*command, *(["--tags", tags] if tags else [])], sources.redis_tests())
     return from_tcl(unit, output)
 
