@@ -46,17 +46,16 @@ def redis_tests() -> Path:
 
     Fetched with apt, but with sources and lists of our own: the machine's stay as they are.
     """
-    found = sorted(ROOT.glob("redis-[0-9]*.[0-9]/tests/test_helper.tcl"))
-    found += sorted((ROOT / "debian").glob("redis-*/tests/test_helper.tcl"))
-    if not found:
-        _fetch_from_debian(ROOT / "debian")
-        found = sorted((ROOT / "debian").glob("redis-*/tests/test_helper.tcl"))
+    place = ROOT / "debian"
+    if not list(place.glob("redis-*/tests/test_helper.tcl")):
+        _fetch_from_debian(place)
+    found = sorted(place.glob("redis-*/tests/test_helper.tcl"))
     tree = found[-1].parents[1]
     for tool in TOOLS:
-        place = shutil.which(tool)
+        program = shutil.which(tool)
         link = tree / "src" / tool
-        if place is not None and not link.exists():
-            link.symlink_to(place)
+        if program is not None and not link.exists():
+            link.symlink_to(program)
     return tree
 
 

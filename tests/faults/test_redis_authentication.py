@@ -70,14 +70,12 @@ class Client:
 class Sides:
     """A Redis that wants a password, and Aegis in front of it."""
 
-    def __init__(self, rig: Rig, address: str) -> None:
+    def __init__(self, rig: Rig, address: str, pooling: str) -> None:
         self.rig = rig
         self.address = address
         self.owner = self.direct()
         assert not [reply for reply in self.owner.ask(*USERS) if reply != b"+OK"]
-        self.proxy: Proxy = rig.proxy(
-            address, listener={"protocol": "resp", "pooling": "multiplex"}
-        )
+        self.proxy: Proxy = rig.proxy(address, listener={"protocol": "resp", "pooling": pooling})
 
     def direct(self) -> Client:
         return self._keep(connect(self.address))
@@ -93,10 +91,10 @@ class Sides:
         return client
 
 
-@pytest.fixture
-def sides(rig: Rig) -> Iterator[Sides]:
+@pytest.fixture(params=["multiplex", "session"])
+def sides(request: pytest.FixtureRequest, rig: Rig) -> Iterator[Sides]:
     with redis() as address:
-        yield Sides(rig, address)
+        yield Sides(rig, address, request.param)
 
 
 def test_every_order_of_logins_gets_what_it_gets_without_a_proxy(sides: Sides) -> None:
