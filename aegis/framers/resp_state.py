@@ -49,6 +49,11 @@ def error(why: str) -> bytes:
     return b"-ERR aegis: %s\r\n" % " ".join(why.split()).encode("ascii", "replace")
 
 
+def protocol_error(why: str) -> bytes:
+    """Write what Redis says before it closes a connection (setProtocolError in networking.c)."""
+    return b"-ERR Protocol error: %s\r\n" % printable(why.encode("ascii", "replace"))
+
+
 class State:
     """One client's connection, as it believes it to be."""
 
