@@ -7,7 +7,7 @@ JOBS ?= 2
 
 MINUTES ?= 10
 
-.PHONY: help install run test check format bench soak fuzz clean
+.PHONY: help install run test check format bench conformance soak fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -35,6 +35,9 @@ check: $(STAMP)  ## format, lint, types, architecture
 bench: $(STAMP)  ## Aegis and HAProxy side by side: ab against Chronos, memory of idle sessions
 	$(BIN)/python -m ops.bench.ab
 	$(BIN)/python -m ops.bench.idle_sessions
+
+conformance: $(STAMP)  ## redis', redis-py's and pymemcache's own tests, direct and through Aegis (needs tcl)
+	$(BIN)/python -m ops.conformance
 
 soak: $(STAMP)  ## a million short sessions through one worker: memory and fds stay flat
 	$(BIN)/python -m ops.bench.short_sessions

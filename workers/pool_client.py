@@ -2,16 +2,18 @@
 
     pipe_for ─▶ pick / lease ─▶ the pipe
                   └─ none ─▶ waiting, in the pool's queue ─▶ granted ─▶ it goes on with its input
-                                                          └▶ denied ─▶ told why, closed
+                                                          └▶ denied ─▶ told why, closed, unless
+                                                             it asked for a switch: not switched
 
 With replies outstanding the client stays on its pipe. One that it has alone goes back (`part`) when
 the framer says that nothing of the client's is left on it, or is closed.
 """
 
+from collections.abc import Callable
 from socket import socket
 from typing import TYPE_CHECKING
 
-from aegis.framers.contract import Setup
+from aegis.framers.contract import Setup, Verdict
 from aegis.lifecycle import CloseReason
 from workers.intake import Intake
 
@@ -25,8 +27,8 @@ class PoolClient(Intake):
     """The part of a client that a pool and its pipes deal with."""
 
     __slots__ = (
-        "_granted", "alone", "outstanding", "pipe", "pool", "requests", "setup", "since", "sticky",
-        "used", "waiting", "wants_alone",
+        "_granted", "alone", "outstanding", "pipe", "pool", "refusal", "requests", "setup", "since",
+        "sticky", "used", "waiting", "wants_alone",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket, pool: "Pool") -> None:
@@ -50,6 +52,8 @@ class PoolClient(Intake):
         """While it waits: whether for a pipe of its own."""
         self.since = 0.0
         """While it waits: since when."""
+        self.refusal = b""
+        """What the server said to the setup that the switch which is pending needs."""
         self._granted: Pipe | None = None  # what the pool gave it when its turn came
 
     def pipe_for(self, *, alone: bool) -> "Pipe | None":
@@ -87,8 +91,27 @@ class PoolClient(Intake):
     def denied(self, why: CloseReason, reply: bytes = b"") -> None:
         """There is no pipe for this client; `reply` is what the server said to its setup."""
         self.waiting = False
+        if reply and self._switch_is_next():
+            self.until = float("inf")
+            self.refusal = reply
+            self.go_on()
+            return
         self.say(reply or self.pool.framer.error(why))
         self.finish(why)
+
+    def _switch_is_next(self) -> bool:
+        """Whether the client waits for a pipe for a switch, and for nothing before it."""
+        if self.pending is None or self.pending[1] or self.pending[2] is None:
+            return False
+        return self.pending[2].verdict == Verdict.SWITCH
+
+    def switch_back(self, undo: Callable[[], None] | None) -> None:
+        """The server has refused a switch: be what we were, if the framer can tell."""
+        if undo is None:
+            self.finish("refused_request")
+        else:
+            undo()
+            self.setup = self.requests.setup
 
     def part(self, *, clean: bool) -> None:
         """Give the pipe that was ours alone back; `clean` if all replies to it have come."""

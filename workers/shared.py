@@ -11,6 +11,7 @@ Invariants:
 - It reads only when what it reads can go somewhere. An idle client holds nothing.
 """
 
+from collections.abc import Callable
 from socket import socket
 from typing import TYPE_CHECKING
 
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
 class SharedSession(PoolClient):
     """One client of a listener with pooling `multiplex` or `session`."""
 
-    __slots__ = ("_draining", "_limit", "_switching")
+    __slots__ = ("_draining", "_limit", "_switching", "_undo")
 
     def __init__(self, listener: "Listener", client: socket, pool: Pool) -> None:
         """Take over an accepted, non-blocking client; `begin` comes next."""
         super().__init__(listener, client, pool)
         self._limit = min(pool.framer.in_flight, MAX_PIPELINED)
         self._switching = False  # the reply that is due says whether a new setup holds
+        self._undo: Callable[[], None] | None = None  # and this is what to do if it does not
         self._draining = False
 
     def begin(self) -> None:
@@ -110,7 +112,12 @@ class SharedSession(PoolClient):
                 self.finish("protocol_error" if broken else "refused_request")
             return special.end
         if verdict == Verdict.SWITCH:
-            self.setup = self.requests.setup
+            if self.refusal:
+                reply, self.refusal = self.refusal, b""
+                self.say(reply)
+                self.switch_back(special.undo)
+                return special.end
+            self.setup, self._undo = self.requests.setup, special.undo
         elif verdict == Verdict.TUNNEL and self.alone and self.pipe and self.pipe.unsent:
             self.part(clean=False)  # what waits there could not be handed over
         pipe = self.pipe_for(alone=verdict != Verdict.SWITCH or self.sticky)
@@ -194,9 +201,10 @@ class SharedSession(PoolClient):
         refused, self._switching = self._switching and pipe.parser.failed, False
         if last or self.requests.close_after:
             self.finish("server_eof" if last else "client_eof")
-        elif refused:  # the pipe is not what the client's setup says, nor is the client's state
-            self.finish("refused_request")
-        elif not self.streaming:
+            return
+        if refused:
+            self.switch_back(self._undo)
+        if not self.streaming:
             self._settled()
 
     def _settled(self) -> None:

@@ -12,6 +12,7 @@ gets the framer's error and is closed, a pipe is closed.
 Sharing is opt-in: whatever a framer does not know to be harmless on a shared connection, it pins.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -58,6 +59,9 @@ class Special(NamedTuple):
     clean: bool = False
     """For PIN and TUNNEL_IF_ACCEPTED: once its replies are complete, nothing of it is left on the
     pipe, which others may have as it is: without a reset, and where there is none."""
+    undo: Callable[[], None] | None = None
+    """For SWITCH, called when the server answers with an error: makes `Requests` as it was before.
+    None: what the server then remembers is unknown, and the client is closed."""
 
 
 class Setup(NamedTuple):

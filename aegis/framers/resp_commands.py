@@ -43,6 +43,8 @@ class Act(IntEnum):
     SET_NAME = auto()
     GET_NAME = auto()
     SET_INFO = auto()
+    NOTIFY = auto()
+    """Asks for pushes where a server has them; stock clients ask at connect and live without."""
     WEB = auto()
     """Redis closes the connection, against cross-protocol scripting (securityWarningCommand)."""
 
@@ -52,10 +54,12 @@ class Rule(NamedTuple):
 
     act: Act
     why: str = ""
-    """For TUNNEL the pin's reason."""
+    """For TUNNEL and BLOCK the pin's reason."""
 
 
 SHARE = Rule(Act.SHARE)
+RESCUE = Rule(Act.BLOCK, "out of band")
+"""Ends what others wait for, so it must not wait behind them: on a pipe of its own."""
 UNKNOWN = Rule(Act.TUNNEL, "unknown")
 LONGEST_NAME = 32
 """Longer than any name here; a longer one is unknown without a look-up."""
@@ -136,20 +140,20 @@ ACTS = {
 
 SHARED_SUBCOMMANDS = {
     "ACL": "CAT DELUSER DRYRUN GENPASS GETUSER HELP LIST LOAD LOG SAVE SETUSER USERS WHOAMI",
-    "CLIENT": "GETREDIR HELP ID INFO KILL LIST PAUSE TRACKINGINFO UNBLOCK UNPAUSE",
+    "CLIENT": "GETREDIR HELP ID INFO KILL LIST PAUSE TRACKINGINFO UNBLOCK",
     "CLUSTER": """ADDSLOTS ADDSLOTSRANGE BUMPEPOCH COUNT-FAILURE-REPORTS COUNTKEYSINSLOT DELSLOTS
         DELSLOTSRANGE FAILOVER FLUSHSLOTS FORGET GETKEYSINSLOT HELP INFO KEYSLOT LINKS MEET MYID
         MYSHARDID NODES REPLICAS REPLICATE RESET SAVECONFIG SET-CONFIG-EPOCH SETSLOT SHARDS SLAVES
         SLOT-STATS SLOTS""",
     "COMMAND": "COUNT DOCS GETKEYS GETKEYSANDFLAGS HELP INFO LIST",
     "CONFIG": "GET HELP RESETSTAT REWRITE SET",
-    "FUNCTION": "DELETE DUMP FLUSH HELP KILL LIST LOAD RESTORE STATS",
+    "FUNCTION": "DELETE DUMP FLUSH HELP LIST LOAD RESTORE STATS",
     "LATENCY": "DOCTOR GRAPH HELP HISTOGRAM HISTORY LATEST RESET",
     "MEMORY": "DOCTOR HELP MALLOC-STATS PURGE STATS USAGE",
     "MODULE": "HELP LIST LOAD LOADEX UNLOAD",
     "OBJECT": "ENCODING FREQ HELP IDLETIME REFCOUNT",
     "PUBSUB": "CHANNELS HELP NUMPAT NUMSUB SHARDCHANNELS SHARDNUMSUB",
-    "SCRIPT": "EXISTS FLUSH HELP KILL LOAD",
+    "SCRIPT": "EXISTS FLUSH HELP LOAD",
     "SLOWLOG": "GET HELP LEN RESET",
     "XGROUP": "CREATE CREATECONSUMER DELCONSUMER DESTROY HELP SETID",
     "XINFO": "CONSUMERS GROUPS HELP STREAM",
@@ -159,6 +163,10 @@ OTHER_SUBCOMMANDS = {
     ("CLIENT", "SETNAME"): Rule(Act.SET_NAME),
     ("CLIENT", "GETNAME"): Rule(Act.GET_NAME),
     ("CLIENT", "SETINFO"): Rule(Act.SET_INFO),
+    ("CLIENT", "MAINT_NOTIFICATIONS"): Rule(Act.NOTIFY),  # redis-py 7, node-redis 5, go-redis 9.16
+    ("CLIENT", "UNPAUSE"): RESCUE,
+    ("FUNCTION", "KILL"): RESCUE,
+    ("SCRIPT", "KILL"): RESCUE,
     ("CLIENT", "REPLY"): Rule(Act.TUNNEL, "client reply"),  # OFF and SKIP: no reply
     ("CLIENT", "TRACKING"): Rule(Act.TUNNEL, "tracking"),  # pushes at any time
     ("CLIENT", "CACHING"): Rule(Act.TUNNEL, "tracking"),
@@ -170,7 +178,7 @@ OTHER_SUBCOMMANDS = {
 
 def _commands() -> dict[bytes, Rule]:
     table = dict.fromkeys((SHARED + SHARED_OF_REDIS_8).split(), SHARE)
-    table |= {name: Rule(Act.BLOCK) for name in BLOCKING.split()}
+    table |= {name: Rule(Act.BLOCK, "blocking") for name in BLOCKING.split()}
     table |= {name: Rule(Act.CONTAINER) for name in SHARED_SUBCOMMANDS}
     for why, names in TUNNELS.items():
         table |= {name: Rule(Act.TUNNEL, why) for name in names.split()}

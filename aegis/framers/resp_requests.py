@@ -25,7 +25,7 @@ from aegis.framers.resp_commands import (
 from aegis.framers.resp_limits import MAX_BULK_BYTES, MAX_INLINE_BYTES, MAX_WORDS, SMALL_BYTES
 from aegis.framers.resp_long import LongRequest
 from aegis.framers.resp_patterns import SMALL_BULK, one_of
-from aegis.framers.resp_state import ASKING, State, error
+from aegis.framers.resp_state import ASKING, State, protocol_error
 
 _NAMES = {
     f"{len(name)}\r\n{name.decode()}": r"\r\n" for name, rule in COMMANDS.items() if rule is SHARE
@@ -92,9 +92,10 @@ class RespRequests(State):
             try:
                 stop, owed, special = self._scan_any(data, pos, end)
             except ProtocolError as wrong:
+                wrong.reply = protocol_error(str(wrong))
                 if pos == start:
                     raise
-                refusal = Special(Verdict.REFUSE, end, "protocol", error(str(wrong)))
+                refusal = Special(Verdict.REFUSE, end, "protocol", wrong.reply)
                 return pos, replies, refusal
             if special is not None or stop == pos:
                 return pos, replies, special
@@ -169,7 +170,11 @@ class RespRequests(State):
             match = LENGTH(data, at, end)
             if match is None:
                 if LENGTH_BEGUN(data, at, end) is None:
-                    raise ProtocolError("a request's word is not a bulk string")
+                    raise ProtocolError(
+                        "invalid bulk length"
+                        if data[at] == 36
+                        else f"expected '$', got '{chr(data[at])}'"
+                    )
                 return self._await(pos, end, at, left, at + left * LEAST_WORD_BYTES)
             stop = match.end() + int(match[1]) + 2
             if stop - match.end() - 2 > MAX_BULK_BYTES:

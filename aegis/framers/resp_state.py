@@ -11,6 +11,7 @@ Three kinds of memory, after clearClientConnectionState in redis/src/networking.
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from aegis.framers.contract import NO_SETUP, Setup, Special, Verdict
 from aegis.framers.resp_commands import Act, Rule
@@ -49,6 +50,11 @@ def error(why: str) -> bytes:
     return b"-ERR aegis: %s\r\n" % " ".join(why.split()).encode("ascii", "replace")
 
 
+def protocol_error(why: str) -> bytes:
+    """Write what Redis says before it closes a connection (setProtocolError in networking.c)."""
+    return b"-ERR Protocol error: %s\r\n" % printable(why.encode("ascii", "replace"))
+
+
 class State(SimpleRequests):
     """One client's connection, as it believes it to be."""
 
@@ -85,7 +91,7 @@ class State(SimpleRequests):
         """
         act = rule.act
         if act is Act.BLOCK:
-            return Special(Verdict.PIN, end, "blocking")
+            return Special(Verdict.PIN, end, rule.why)
         if act is Act.MAY_BLOCK:
             blocks = any(word.partition(b"\0")[0].upper() == b"BLOCK" for word in words)
             return Special(Verdict.PIN, end, "blocking") if blocks else None
@@ -228,10 +234,20 @@ class State(SimpleRequests):
                 return Special(Verdict.TUNNEL, end, "switch while pinned")
             if len(requests) > MAX_SETUP_BYTES:
                 return Special(Verdict.REFUSE, end, why, error("the credentials are too long"))
-            self.setup = Setup(requests, len(parts)) if parts else NO_SETUP
-            self._auth, self._version, self._database = auth, version, database
-            return Special(Verdict.SWITCH, end, why)
+            undo = partial(
+                self._be, self.setup, self._auth, self._version, self._database, self._name
+            )
+            setup = Setup(requests, len(parts)) if parts else NO_SETUP
+            self._be(setup, auth, version, database, self._name)
+            return Special(Verdict.SWITCH, end, why, undo=undo)
         return None
+
+    def _be(
+        self, setup: Setup, auth: tuple[bytes, ...], version: bytes, database: bytes, name: bytes
+    ) -> None:
+        """Be what Redis remembers now; a HELLO, AUTH or SELECT that it refuses changes nothing."""
+        self.setup = setup
+        self._auth, self._version, self._database, self._name = auth, version, database, name
 
     # --- what is answered ---------------------------------------------------------------------
 
@@ -274,13 +290,20 @@ class State(SimpleRequests):
             reply = OK
         return Special(Verdict.ANSWER, end, "client setinfo", reply)
 
+    def _notify(self, words: list[bytes], end: int) -> Special | None:
+        """Say what a Redis says that has no such notifications, as all of the open source."""
+        why = b"-ERR unknown subcommand '%s'. Try CLIENT HELP.\r\n" % printable(words[1])
+        return Special(Verdict.ANSWER, end, "client maint_notifications", why)
+
 
 def printable(word: bytes) -> bytes:
     """Return the word as an error may quote it."""
     return re.sub(rb"[^ -~]", b"?", word[:64])
 
 
-QUEUED = {Act.SELECT, Act.AUTH, Act.HELLO, Act.SET_NAME, Act.GET_NAME, Act.SET_INFO}
+QUEUED = {
+    Act.SELECT, Act.AUTH, Act.HELLO, Act.SET_NAME, Act.GET_NAME, Act.SET_INFO, Act.NOTIFY,
+}  # fmt: skip
 """What is remembered here, and in a transaction not carried out when it comes."""
 
 HANDLERS: dict[Act, Callable[[State, list[bytes], int], Special | None]] = {
@@ -301,4 +324,5 @@ HANDLERS: dict[Act, Callable[[State, list[bytes], int], Special | None]] = {
     Act.SET_NAME: State._set_name,
     Act.GET_NAME: State._get_name,
     Act.SET_INFO: State._set_info,
+    Act.NOTIFY: State._notify,
 }

@@ -116,6 +116,51 @@ def test_a_setup_that_is_refused_is_the_clients_answer_and_no_pipe_keeps_it(rig:
     expect(other, b"$1\r\nA\r\n")
 
 
+def test_a_switch_that_is_refused_leaves_the_client_as_it_was(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream, backend={"max_connections": 2})
+    client = proxy.connect()
+    client.sendall(words("SELECT", "5"))
+    fifth = upstream.accept()
+    for _ in range(2):  # the setup, and the client's own
+        expect(fifth, words("SELECT", "5"))
+        fifth.sendall(b"+OK\r\n")
+    expect(client, b"+OK\r\n")
+    client.sendall(words("HELLO", "3", "AUTH", "a", "b") + words("GET", "k"))
+    server = upstream.accept()
+    expect(server, words("AUTH", "a", "b") + words("HELLO", "3") + words("SELECT", "5"))
+    server.sendall(b"-WRONGPASS no\r\n")
+    expect(client, b"-WRONGPASS no\r\n")
+    expect_end(server)
+    expect(fifth, words("GET", "k"))
+    fifth.sendall(b"$1\r\n5\r\n")
+    expect(client, b"$1\r\n5\r\n")
+
+
+def test_a_password_that_no_longer_holds_is_refused_where_it_once_held(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream, backend={"max_connections": 2})
+    client, late = proxy.connect(), proxy.connect()
+    client.sendall(words("AUTH", "old"))
+    owned = upstream.accept()
+    for _ in range(2):
+        expect(owned, words("AUTH", "old"))
+        owned.sendall(b"+OK\r\n")
+    expect(client, b"+OK\r\n")
+    late.sendall(words("AUTH", "old") + words("GET", "k"))
+    expect(owned, words("AUTH", "old"))
+    owned.sendall(b"-WRONGPASS no\r\n")
+    expect(late, b"-WRONGPASS no\r\n")
+    plain = upstream.accept()  # never on the pipe that has been authenticated
+    expect(plain, words("GET", "k"))
+    plain.sendall(b"-NOAUTH no\r\n")
+    expect(late, b"-NOAUTH no\r\n")
+    client.sendall(words("GET", "k"))
+    expect(owned, words("GET", "k"))
+    owned.sendall(b"$1\r\nv\r\n")
+    expect(client, b"$1\r\nv\r\n")
+
+
 def test_a_client_that_leaves_while_its_setup_is_under_way_leaves_nothing(rig: Rig) -> None:
     upstream = rig.upstream()
     proxy = sharing(rig, "resp", upstream)

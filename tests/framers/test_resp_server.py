@@ -275,6 +275,7 @@ def test_reset_undoes_all_that_pins_or_switches(server: Server) -> None:
     [
         [b"CLIENT SETNAME me", b"CLIENT GETNAME"],
         [b"CLIENT GETNAME"],
+        [b"CLIENT MAINT_NOTIFICATIONS ON", b"client maint_notifications"],
         [b"HELLO 3", b"CLIENT GETNAME"],
         [b"RESET"],
         [b"QUIT"],

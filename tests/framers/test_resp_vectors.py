@@ -277,9 +277,10 @@ def test_the_first_request_s_error_is_raised_and_a_later_one_s_refused_in_its_tu
     assert (stop, replies) == (14, 1)
     assert special is not None
     assert (special.verdict, special.end) == (Verdict.REFUSE, len(data))
-    assert special.reply == b"-ERR aegis: invalid multibulk length\r\n"
-    with pytest.raises(ProtocolError):
+    assert special.reply == b"-ERR Protocol error: invalid multibulk length\r\n"
+    with pytest.raises(ProtocolError) as raised:
         RESP.requests().scan(data, 14, len(data))
+    assert raised.value.reply == special.reply
 
 
 # --- any split, any bytes -------------------------------------------------------------------------
