@@ -30,9 +30,9 @@ check: $(STAMP)  ## format, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: $(STAMP)  ## Aegis and HAProxy side by side: ab against Chronos, memory of idle sessions
-	$(BIN)/python -m ops.bench.ab
-	$(BIN)/python -m ops.bench.idle_sessions
+bench: $(STAMP)  ## Aegis and its peers side by side; QUICK=1, ROWS=churn,bulk, PEERS=…, ROUNDS=5
+	$(BIN)/python -m ops.bench $(if $(QUICK),--quick) --rows="$(ROWS)" --peers="$(PEERS)" \
+		$(if $(ROUNDS),--rounds=$(ROUNDS))
 
 soak: $(STAMP)  ## a million short sessions through one worker: memory and fds stay flat
 	$(BIN)/python -m ops.bench.short_sessions

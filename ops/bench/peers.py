@@ -1,0 +1,212 @@
+"""Who is compared: each with one worker on one core, as its own documentation says it runs fastest.
+
+A peer is a row here: what it serves, how it is started, and what was set for speed and on whose
+word. docs/benchmarks.md prints that word. The texts of the configurations are in peer_configs.py.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from aegis.framers import POOLINGS
+from ops.bench import peer_configs
+from ops.bench.processes import free_port
+from ops.bench.servers import Family
+
+
+class Place(NamedTuple):
+    """Where a peer is to listen, and what is behind it."""
+
+    directory: Path
+    family: Family
+    port: int
+    server_port: int
+
+
+class Peer(NamedTuple):
+    """A way from the load to the server."""
+
+    name: str
+    families: frozenset[Family]
+    command: Callable[[Place], list[str]] | None
+    """Writes the configuration, returns what to run; None = no proxy."""
+    program: str | None = None
+    """What must be installed; None = nothing."""
+    package: str = ""
+    """How to get it."""
+    version: tuple[str, ...] = ()
+    """Arguments that make the program tell its version."""
+    settings: str = ""
+    """What was set for speed, and who says so."""
+
+
+_ANY: frozenset[Family] = frozenset({"resp", "http", "stream"})
+_RESP: frozenset[Family] = frozenset({"resp"})
+_FRAMERS: dict[Family, str] = {"resp": "resp", "http": "http1"}
+NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+
+def find(program: str) -> str | None:
+    """Return where a program is: beside this Python, in PATH, or where only root looks."""
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"]
+    return shutil.which(program, path=os.pathsep.join(places))
+
+
+def _found(program: str) -> str:
+    return find(program) or program
+
+
+def _aegis(pooling: str) -> Peer:
+    # `off` and `warm` relay bytes unread; the others need the framer of the family's protocol.
+    framed = pooling not in {"off", "warm"}
+
+    def command(place: Place) -> list[str]:
+        protocol = _FRAMERS[place.family] if framed else "raw"
+        config = place.directory / "aegis.toml"
+        config.write_text(
+            peer_configs.aegis(place.port, place.server_port, protocol=protocol, pooling=pooling)
+        )
+        arguments = ["--config", str(config), "--runtime-dir", str(place.directory / "run")]
+        return [sys.executable, "-P", "-m", "control.main", *arguments, "--no-exporter"]
+
+    if framed:
+        serves = {family for family, name in _FRAMERS.items() if pooling in POOLINGS[name]}
+    else:
+        serves = set(_ANY) if pooling in POOLINGS["raw"] else set()
+    return Peer(
+        f"aegis-{pooling}",
+        frozenset(serves),
+        command,
+        settings={
+            "multiplex": "`max_connections = 32`, as in `ops/aegis.toml`",
+            "session": "`queue_max = 10000`, for thousands that connect at once",
+        }.get(pooling, "the defaults"),
+    )
+
+
+def _configured(
+    text: Callable[[int, int], str], file_name: str, command: Callable[[str, Place], list[str]]
+) -> Callable[[Place], list[str]]:
+    def write_and_run(place: Place) -> list[str]:
+        config = place.directory / file_name
+        config.write_text(text(place.port, place.server_port))
+        return command(str(config), place)
+
+    return write_and_run
+
+
+def _envoy(config: str, _: Place) -> list[str]:
+    quiet = ["--log-level", "error", "--disable-hot-restart"]
+    return [_found("envoy"), "--config-path", config, "--concurrency", "1", *quiet]
+
+
+def _nutcracker(config: str, place: Place) -> list[str]:
+    stats = ["--stats-addr", "127.0.0.1", "--stats-port", str(free_port())]
+    output = ["--output", str(place.directory / "nutcracker.log")]
+    return [_found("nutcracker"), "--conf-file", config, "--mbuf-size", "1024", *stats, *output]
+
+
+def _floor(place: Place) -> list[str]:
+    source = Path(__file__).with_name("floor.c")
+    program = place.directory / "floor"
+    build = f"{_found('cc')} -O2 {source} -o {program}"
+    return ["sh", "-c", f"{build} && exec {program} {place.port} {place.server_port}"]
+
+
+_ENVOY_SETTINGS = (
+    "`--concurrency 1`, circuit breakers out of the way, all statistics rejected, no access log "
+    "(Envoy FAQ, best practices for benchmarking)"
+)
+
+PEERS: tuple[Peer, ...] = (
+    Peer("direct", _ANY, None, settings="no proxy: what load and server can do"),
+    *(peer for peer in map(_aegis, ("off", "warm", "session", "multiplex")) if peer.families),
+    Peer(
+        "haproxy",
+        _ANY,
+        _configured(
+            peer_configs.haproxy,
+            "haproxy.cfg",
+            lambda config, _: [_found("haproxy"), "-db", "-f", config],
+        ),
+        "haproxy",
+        "apt-get install haproxy",
+        ("-v",),
+        "`mode tcp`, `nbthread 1` on the pinned core, no log, `option splice-auto` "
+        "(configuration manual: kernel acceleration for transfers, with its own heuristics)",
+    ),
+    Peer(
+        "nginx",
+        _ANY,
+        _configured(
+            peer_configs.nginx,
+            "nginx.conf",
+            lambda config, place: [_found("nginx"), "-p", str(place.directory), "-c", config],
+        ),
+        "nginx",
+        "apt-get install nginx-light libnginx-mod-stream",
+        ("-v",),
+        "`stream`, `worker_processes 1`, `reuseport`, `multi_accept on`, no log, "
+        "`proxy_buffer_size 64k` (its tuning guide; 16k is the default and slower in bulk)",
+    ),
+    Peer(
+        "envoy-tcp",
+        _ANY,
+        _configured(peer_configs.envoy_tcp, "envoy.json", _envoy),
+        "envoy",
+        "pip install '.[bench]'",
+        ("--version",),
+        "`tcp_proxy`, " + _ENVOY_SETTINGS,
+    ),
+    Peer(
+        "envoy-redis",
+        _RESP,
+        _configured(peer_configs.envoy_redis, "envoy.json", _envoy),
+        "envoy",
+        "pip install '.[bench]'",
+        ("--version",),
+        "`redis_proxy`, " + _ENVOY_SETTINGS,
+    ),
+    Peer(
+        "twemproxy",
+        _RESP,
+        _configured(peer_configs.twemproxy, "nutcracker.yml", _nutcracker),
+        "nutcracker",
+        "apt-get install nutcracker",
+        ("--version",),
+        "`preconnect`, one server connection, `--mbuf-size 1024` "
+        "(notes/recommendation.md: 512 or 1K for many clients)",
+    ),
+    Peer(
+        "asyncio",
+        _ANY,
+        lambda place: [
+            *(sys.executable, "-m", "ops.bench.asyncio_relay"),
+            *(str(place.port), str(place.server_port)),
+        ],
+        settings="`ops/bench/asyncio_relay.py`: streams, as anybody writes it",
+    ),
+    Peer(
+        "floor",
+        _ANY,
+        _floor,
+        "cc",
+        "apt-get install gcc libc6-dev",
+        ("--version",),
+        "`ops/bench/floor.c`: the least a relay can do, in C; a limit, not a proxy",
+    ),
+)
+
+BY_NAME = {peer.name: peer for peer in PEERS}
+
+
+def missing(peer: Peer) -> str | None:
+    """Return why a peer cannot take part on this machine, None if it can."""
+    if peer.program and find(peer.program) is None:
+        return f"{peer.program} is not installed: {peer.package}"
+    if peer.name == "nginx" and not NGINX_STREAM.exists():
+        return f"nginx has no stream module: {peer.package}"
+    return None
