@@ -8,6 +8,7 @@ interrupted is not lost.
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -164,6 +165,7 @@ def main() -> int:
         run, steps = prepare(options, console)
         os.sched_setaffinity(0, {LOAD_CPU})
         out = options.out or (ROOT / "docs" if is_whole(run) else SCRATCH)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, too
         try:
             measure(run, steps, console)
         except KeyboardInterrupt:

@@ -37,11 +37,12 @@ servers = ["{LOOPBACK}:{server_port}"]
 """
 
 
-def haproxy(port: int, server_port: int) -> str:
+def haproxy(port: int, server_port: int, buffer_bytes: int = 16_384) -> str:
     """Return a configuration in tcp mode with one thread; a pipe has two fds, as a session has."""
     return f"""
 global
     nbthread 1
+    tune.bufsize {buffer_bytes}
     maxconn {_sessions() - MAX_PIPES}
     maxpipes {MAX_PIPES}
 defaults
@@ -56,7 +57,7 @@ listen bench
 """
 
 
-def nginx(port: int, server_port: int) -> str:
+def nginx(port: int, server_port: int, buffer_size: str = "16k") -> str:
     """Return a configuration of the stream module with one worker."""
     return f"""
 load_module /usr/lib/nginx/modules/ngx_stream_module.so;
@@ -72,7 +73,7 @@ stream {{
     server {{
         listen {LOOPBACK}:{port} reuseport backlog={BACKLOG};
         proxy_pass {LOOPBACK}:{server_port};
-        proxy_buffer_size 64k;
+        proxy_buffer_size {buffer_size};
         proxy_timeout 1h;
     }}
 }}

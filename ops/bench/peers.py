@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ class Peer(NamedTuple):
 
 
 _ANY: frozenset[Family] = frozenset({"resp", "http", "stream"})
+_STREAM: frozenset[Family] = frozenset({"stream"})
 _RESP: frozenset[Family] = frozenset({"resp"})
 _FRAMERS: dict[Family, str] = {"resp": "resp", "http": "http1"}
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
@@ -98,6 +100,28 @@ def _configured(
     return write_and_run
 
 
+def _haproxy(
+    name: str, families: frozenset[Family], text: Callable[[int, int], str], settings: str
+) -> Peer:
+    def run(config: str, _: Place) -> list[str]:
+        return [_found("haproxy"), "-db", "-f", config]
+
+    command = _configured(text, "haproxy.cfg", run)
+    package = "apt-get install haproxy"
+    return Peer(name, families, command, "haproxy", package, ("-v",), settings)
+
+
+def _nginx(
+    name: str, families: frozenset[Family], text: Callable[[int, int], str], settings: str
+) -> Peer:
+    def run(config: str, place: Place) -> list[str]:
+        return [_found("nginx"), "-p", str(place.directory), "-c", config]
+
+    command = _configured(text, "nginx.conf", run)
+    package = "apt-get install nginx-light libnginx-mod-stream"
+    return Peer(name, families, command, "nginx", package, ("-v",), settings)
+
+
 def _envoy(config: str, _: Place) -> list[str]:
     quiet = ["--log-level", "error", "--disable-hot-restart"]
     return [_found("envoy"), "--config-path", config, "--concurrency", "1", *quiet]
@@ -106,7 +130,7 @@ def _envoy(config: str, _: Place) -> list[str]:
 def _nutcracker(config: str, place: Place) -> list[str]:
     stats = ["--stats-addr", "127.0.0.1", "--stats-port", str(free_port())]
     output = ["--output", str(place.directory / "nutcracker.log")]
-    return [_found("nutcracker"), "--conf-file", config, "--mbuf-size", "1024", *stats, *output]
+    return [_found("nutcracker"), "--conf-file", config, "--mbuf-size", "512", *stats, *output]
 
 
 def _floor(place: Place) -> list[str]:
@@ -124,33 +148,32 @@ _ENVOY_SETTINGS = (
 PEERS: tuple[Peer, ...] = (
     Peer("direct", _ANY, None, settings="no proxy: what load and server can do"),
     *(peer for peer in map(_aegis, ("off", "warm", "session", "multiplex")) if peer.families),
-    Peer(
+    _haproxy(
         "haproxy",
         _ANY,
-        _configured(
-            peer_configs.haproxy,
-            "haproxy.cfg",
-            lambda config, _: [_found("haproxy"), "-db", "-f", config],
-        ),
-        "haproxy",
-        "apt-get install haproxy",
-        ("-v",),
+        peer_configs.haproxy,
         "`mode tcp`, `nbthread 1` on the pinned core, no log, `option splice-auto` "
-        "(configuration manual: kernel acceleration for transfers, with its own heuristics)",
+        "(configuration manual: kernel acceleration for transfers, with its own heuristics), "
+        "`tune.bufsize` as it is (the manual strongly recommends not to change it)",
     ),
-    Peer(
+    _haproxy(
+        "haproxy-256k",
+        _STREAM,
+        partial(peer_configs.haproxy, buffer_bytes=262_144),
+        "as haproxy, with `tune.bufsize 262144` against the manual's advice: bulk costs less",
+    ),
+    _nginx(
         "nginx",
         _ANY,
-        _configured(
-            peer_configs.nginx,
-            "nginx.conf",
-            lambda config, place: [_found("nginx"), "-p", str(place.directory), "-c", config],
-        ),
-        "nginx",
-        "apt-get install nginx-light libnginx-mod-stream",
-        ("-v",),
-        "`stream`, `worker_processes 1`, `reuseport`, `multi_accept on`, no log, "
-        "`proxy_buffer_size 64k` (its tuning guide; 16k is the default and slower in bulk)",
+        peer_configs.nginx,
+        "`stream`, `worker_processes 1`, `reuseport`, `multi_accept on`, no log "
+        "(its tuning guide), `proxy_buffer_size` as it is",
+    ),
+    _nginx(
+        "nginx-1m",
+        _STREAM,
+        partial(peer_configs.nginx, buffer_size="1m"),
+        "as nginx, with `proxy_buffer_size 1m`: bulk costs less, each session holds more",
     ),
     Peer(
         "envoy-tcp",
@@ -177,7 +200,7 @@ PEERS: tuple[Peer, ...] = (
         "nutcracker",
         "apt-get install nutcracker",
         ("--version",),
-        "`preconnect`, one server connection, `--mbuf-size 1024` "
+        "`preconnect`, one server connection, `--mbuf-size 512` "
         "(notes/recommendation.md: 512 or 1K for many clients)",
     ),
     Peer(
@@ -207,6 +230,6 @@ def missing(peer: Peer) -> str | None:
     """Return why a peer cannot take part on this machine, None if it can."""
     if peer.program and find(peer.program) is None:
         return f"{peer.program} is not installed: {peer.package}"
-    if peer.name == "nginx" and not NGINX_STREAM.exists():
+    if peer.program == "nginx" and not NGINX_STREAM.exists():
         return f"nginx has no stream module: {peer.package}"
     return None

@@ -192,12 +192,17 @@ BY_NAME = {row.name: row for row in ROWS}
 
 
 def chosen(words: list[str]) -> list[Row]:
-    """Return the rows that begin with one of the words, in their order; all for no word.
+    """Return the rows of these names, in their order; all for no word.
+
+    A word that is no row's name stands for those that begin with it: `bulk`, `bulk-1`, `rt`.
 
     Raises:
-        ValueError: a word is the beginning of no row.
+        ValueError: a word is neither.
     """
+    names: set[str] = set()
     for word in words:
-        if not any(row.name.startswith(word) for row in ROWS):
+        found = {word} & BY_NAME.keys() or {n for n in BY_NAME if n.startswith(f"{word}-")}
+        if not found:
             raise ValueError(f"no row {word!r}; there are: {', '.join(BY_NAME)}")
-    return [row for row in ROWS if not words or row.name.startswith(tuple(words))]
+        names |= found
+    return [row for row in ROWS if not words or row.name in names]

@@ -30,7 +30,7 @@ class Server(NamedTuple):
     port: int
     process: psutil.Process
     probe: Callable[[int], None]
-    """Ask on this port; raises OSError while nobody answers, MeasurementError if the answer is wrong."""
+    """Ask on this port: OSError while nobody answers, MeasurementError for a wrong answer."""
 
 
 def _redis_command(port: int, directory: Path) -> list[str]:
