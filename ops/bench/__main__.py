@@ -152,11 +152,15 @@ def _print(console: Console, title: str, head: list[str], lines: list[list[str]]
 
 
 def main() -> int:
-    """Run, print and write; return the exit code: 1 if a measurement of Aegis failed."""
+    """Run, print and write; return the exit code.
+
+    1 if a measurement of Aegis failed, 130 if the run was interrupted.
+    """
     options = parse(sys.argv[1:])
     console = Console()
     if not console.is_terminal:
         console = Console(width=FILE_WIDTH)
+    interrupted = False
     if options.data:
         run = load(options.data)
         out = options.out or options.data.parent
@@ -170,10 +174,12 @@ def main() -> int:
             measure(run, steps, console)
         except KeyboardInterrupt:
             console.print("interrupted: what follows is of the measurements that were made")
-            out = SCRATCH
+            out, interrupted = SCRATCH, True
     write(run, out)
     show(run, console)
     console.print(f"written: {out}/benchmarks.md, benchmarks.json, benchmarks/*.svg")
+    if interrupted:
+        return 130
     return int(any(o.failure for o in run.outcomes if o.peer.startswith("aegis-")))
 
 

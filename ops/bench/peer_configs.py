@@ -18,6 +18,7 @@ def _sessions() -> int:
 def aegis(port: int, server_port: int, protocol: str, pooling: str) -> str:
     """Return a configuration with one worker."""
     limit = {
+        "warm": "pool_min = 32",
         "multiplex": "max_connections = 32",
         "session": "queue_max = 10000",  # thousands connect at once and wait for pipes to open
     }.get(pooling, "")
