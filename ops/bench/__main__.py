@@ -88,9 +88,9 @@ def prepare(options: argparse.Namespace, console: Console) -> tuple[Run, list[St
     return run, steps
 
 
-def measure(run: Run, steps: list[Step], console: Console) -> None:
+def measure(run: Run, steps: list[Step], scratch: Path, console: Console) -> None:
     """Make the measurements, showing how far they are; save the data so far after every row."""
-    SCRATCH.mkdir(parents=True, exist_ok=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -113,7 +113,7 @@ def measure(run: Run, steps: list[Step], console: Console) -> None:
             progress.update(task, description=step.row.name)
             left[step.row.name] -= 1
             if not left[step.row.name]:
-                save(run, SCRATCH / "benchmarks.json")
+                save(run, scratch / "benchmarks.json")
 
         rounds.run_all(steps, quick, done)
 
@@ -168,13 +168,14 @@ def main() -> int:
         raise_fd_limit()
         run, steps = prepare(options, console)
         os.sched_setaffinity(0, {LOAD_CPU})
+        scratch = options.out or SCRATCH
         out = options.out or (ROOT / "docs" if is_whole(run) else SCRATCH)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, too
         try:
-            measure(run, steps, console)
+            measure(run, steps, scratch, console)
         except KeyboardInterrupt:
             console.print("interrupted: what follows is of the measurements that were made")
-            out, interrupted = SCRATCH, True
+            out, interrupted = scratch, True
     write(run, out)
     show(run, console)
     console.print(f"written: {out}/benchmarks.md, benchmarks.json, benchmarks/*.svg")
