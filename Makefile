@@ -32,9 +32,9 @@ check: $(STAMP)  ## format, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-bench: $(STAMP)  ## Aegis and HAProxy side by side: ab against Chronos, memory of idle sessions
-	$(BIN)/python -m ops.bench.ab
-	$(BIN)/python -m ops.bench.idle_sessions
+bench: $(STAMP)  ## Aegis and its peers side by side; QUICK=1, ROWS=churn,bulk, PEERS=…, ROUNDS=5
+	$(BIN)/python -m ops.bench $(if $(QUICK),--quick) --rows="$(ROWS)" --peers="$(PEERS)" \
+		$(if $(ROUNDS),--rounds=$(ROUNDS))
 
 conformance: $(STAMP)  ## redis', redis-py's and pymemcache's own tests, direct and through Aegis (needs tcl)
 	$(BIN)/python -m ops.conformance

@@ -7,15 +7,27 @@ lists and tables have reached their size. Exit code 1 if the memory grew by 1 Mi
 """
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from ops.bench.echo import echo_server
-from ops.bench.proxies import LOAD_CPU, aegis
+from ops.bench.peers import BY_NAME, Place
+from ops.bench.processes import (
+    LOAD_CPU,
+    PROXY_CPU,
+    free_port,
+    raise_fd_limit,
+    running,
+    wait_until_answering,
+)
 
 ALLOWED_GROWTH_BYTES = 1 << 20
 
@@ -30,11 +42,26 @@ def run_sessions(port: int, count: int) -> None:
                 raise RuntimeError(f"session {index} lost its byte")
 
 
+@contextlib.contextmanager
+def aegis(directory: Path, server_port: int) -> Iterator[tuple[int, psutil.Process]]:
+    """Run Aegis with one worker; yields its port and the worker's process."""
+    port, log = free_port(), directory / "aegis.log"
+    command = BY_NAME["aegis-off"].command
+    assert command is not None
+    with running(
+        command(Place(directory, "stream", port, server_port)), PROXY_CPU, log
+    ) as controller:
+        wait_until_answering("aegis", controller, lambda: run_sessions(port, 1), log)
+        (worker,) = controller.children()
+        yield port, worker
+
+
 def main() -> int:
     """Print a row per tenth and the verdict."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sessions", type=int, default=1_000_000)
     tenth = parser.parse_args().sessions // 10
+    raise_fd_limit()
     os.sched_setaffinity(0, {LOAD_CPU})
     rows: list[tuple[int, int]] = []
     with (

@@ -1,0 +1,5 @@
+"""What a measurement raises that has no result."""
+
+
+class MeasurementError(Exception):
+    """There is no figure to report; the text says why, on one line."""
