@@ -13,6 +13,7 @@ from aegis.errors import BusError
 from aegis.limits import SEND_HWM
 from aegis.runtime import Claim, read_claim
 from control.exporter.state import Snapshot, State
+from control.exporter.usage import Meter
 
 
 class Receiver:
@@ -27,7 +28,8 @@ class Receiver:
         self._runtime_dir = runtime_dir
         self._file = runtime_dir / "telemetry.ipc"
         self._context = zmq.Context()
-        self._state = State(monotonic(), self._alive)
+        self._meter = Meter()
+        self._state = State(monotonic(), self._alive, self._meter.measure)
         try:
             self.socket = bus.bind(self._context, zmq.PULL, runtime_dir, "telemetry")
         except BusError:
@@ -44,7 +46,9 @@ class Receiver:
             self._state.receive(data, monotonic())
         self._state.fold(monotonic())
         self._stay_reachable()
-        return self._state.snapshot()
+        snapshot = self._state.snapshot()
+        self._meter.keep({heard.figures.pid for heard in snapshot.processes})
+        return snapshot
 
     def close(self) -> None:
         """Close the socket and remove its file, which ZeroMQ leaves."""

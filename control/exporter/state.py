@@ -8,7 +8,7 @@ A process is folded into its slot's sum when `stopped` was its last word, or whe
 dead. One that is silent and alive (SIGSTOP) keeps its entry, so that its next figures replace the
 last ones instead of being counted beside them; memory is bounded by the processes that live.
 
-Pure but for `alive`; used by one thread. A Snapshot is never changed once it has been made.
+Pure but for `alive` and `measure`; used by one thread. A Snapshot is never changed once it is made.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,8 @@ import msgspec
 from aegis.figures import Figures
 from aegis.limits import FOLD_AFTER_S, STALE_S
 from aegis.messages import Supervision, Telemetry
-from control.exporter.counts import Counts, counters, is_well_formed, total_of
+from control.exporter.counts import Counts, counters, is_well_formed, total_of, used
+from control.exporter.usage import Usage, unmeasured
 
 _decode: Callable[[bytes], Telemetry] = msgspec.msgpack.Decoder(Telemetry).decode
 
@@ -31,6 +32,7 @@ class Heard:
     figures: Figures
     counts: Counts
     at: float
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,16 @@ class Snapshot:
 class State:
     """Collects telemetry."""
 
-    def __init__(self, started: float, alive: Callable[[int, int], bool]) -> None:
-        """`alive` tells of slot and pid whether that worker process still lives."""
+    def __init__(
+        self,
+        started: float,
+        alive: Callable[[int, int], bool],
+        measure: Callable[[int], Usage | None] = unmeasured,
+    ) -> None:
+        """`alive` tells of slot and pid whether that worker lives, `measure` what it uses."""
         self._started = started
         self._alive = alive
+        self._measure = measure
         self._processes: dict[tuple[int, int], Heard] = {}
         self._folded: dict[int, Counts] = {}
         self._heard_at: dict[int, float] = {}
@@ -115,8 +123,13 @@ class State:
         last = self._processes.get((slot, pid))
         if last is not None and figures.turns < last.figures.turns:
             self._fold(slot, pid)  # a loop does not turn back: another process got the pid
+            last = None
         self._heard_at[slot] = now
-        self._processes[slot, pid] = Heard(figures, counters(figures), now)
+        usage = self._measure(pid)
+        if usage is None and last is not None:
+            usage = last.usage  # it ends: its last word came when it could not be asked any more
+        counts = counters(figures) | (used(figures, usage) if usage is not None else {})
+        self._processes[slot, pid] = Heard(figures, counts, now, usage)
         if figures.phase == "stopped":
             self._fold(slot, pid)
 

@@ -1,0 +1,249 @@
+"use strict";
+
+// Charts on canvas. All share one time axis: `span` seconds that end at `now`.
+//
+//   series: [{ values: point => number or null, color, width?, fill?, below? }]
+//
+// A series `below` is drawn downwards from the middle; a gap in the data is a gap in the line.
+
+const GAP_S = 3.5;
+const LABEL_PX = 11;
+
+let palette = {};
+
+function readPalette() {
+  const style = getComputedStyle(document.documentElement);
+  const names = ["grid", "line", "text", "dim", "card", "one", "two", "tail", "good", "warn", "bad"];
+  palette = Object.fromEntries(
+    names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]),
+  );
+  palette.rem = parseFloat(style.fontSize);
+  palette.font = getComputedStyle(document.body).fontFamily;
+}
+
+function prepare(canvas) {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  const ratio = window.devicePixelRatio || 1;
+  const [w, h] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== w || canvas.height !== h) {
+    canvas.width = w;
+    canvas.height = h;
+  }
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
+  context.lineJoin = "round";
+  return { context, width, height };
+}
+
+// The next of 1, 2, 5 times a power of ten.
+function niceCeiling(number) {
+  const power = 10 ** Math.floor(Math.log10(number));
+  return [1, 2, 5, 10].map((n) => n * power).find((n) => n >= number * 0.9999);
+}
+
+function largest(points, series) {
+  let most = 0;
+  for (const each of series) {
+    for (const point of points) most = Math.max(most, each.values(point) ?? 0);
+  }
+  return most;
+}
+
+function linearScale(points, series, top, bottom, least) {
+  const most = niceCeiling(Math.max(largest(points, series) * 1.02, least));
+  const mirrored = series.some((each) => each.below);
+  const zero = mirrored ? (top + bottom) / 2 : bottom;
+  const at = (value, below) => zero + ((below ? bottom - zero : top - zero) * value) / most;
+  const ticks = mirrored ? [most, 0, -most] : [most, most / 2, 0];
+  return {
+    zero,
+    at,
+    ticks: ticks.map((tick) => ({ value: Math.abs(tick), y: at(Math.abs(tick), tick < 0) })),
+  };
+}
+
+// Decades from the smallest to the largest value there is.
+function logScale(points, series, top, bottom) {
+  let [low, high] = [Infinity, 0];
+  for (const each of series) {
+    for (const point of points) {
+      const value = each.values(point);
+      if (value > 0) [low, high] = [Math.min(low, value), Math.max(high, value)];
+    }
+  }
+  if (!high) [low, high] = [1e-4, 1e-1];
+  const first = Math.floor(Math.log10(low));
+  const last = Math.max(Math.ceil(Math.log10(high)), first + 1);
+  const at = (value) =>
+    bottom + ((top - bottom) * (Math.log10(Math.max(value, 10 ** first)) - first)) / (last - first);
+  const ticks = [];
+  for (let power = last; power >= first; power--) {
+    ticks.push({ value: 10 ** power, y: at(10 ** power) });
+  }
+  return { zero: bottom, at, ticks };
+}
+
+function tracePath(context, points, each, x, scale) {
+  const runs = [];
+  let run = [];
+  let before = null;
+  for (const point of points) {
+    const value = each.values(point);
+    if (!known(value) || (before !== null && point[0] - before > GAP_S)) {
+      if (run.length) runs.push(run);
+      run = [];
+    }
+    if (known(value)) run.push([x(point[0]), scale.at(value, each.below)]);
+    before = point[0];
+  }
+  if (run.length) runs.push(run);
+  for (const one of runs) {
+    if (each.fill) {
+      const peak = Math[each.below ? "max" : "min"](...one.map(([, y]) => y));
+      const gradient = context.createLinearGradient(0, peak, 0, scale.zero);
+      gradient.addColorStop(0, withAlpha(each.color, each.fill));
+      gradient.addColorStop(1, withAlpha(each.color, each.fill / 8));
+      context.fillStyle = gradient;
+      context.beginPath();
+      context.moveTo(one[0][0], scale.zero);
+      for (const [px, py] of one) context.lineTo(px, py);
+      context.lineTo(one[one.length - 1][0], scale.zero);
+      context.fill();
+    }
+    context.strokeStyle = each.color;
+    context.lineWidth = each.width ?? 1.5;
+    context.beginPath();
+    context.moveTo(one[0][0] - (one.length === 1 ? 1 : 0), one[0][1]);
+    for (const [px, py] of one) context.lineTo(px, py);
+    context.stroke();
+  }
+}
+
+function withAlpha(hex, alpha) {
+  return hex + Math.round(alpha * 255).toString(16).padStart(2, "0");
+}
+
+function drawTimes(context, width, height, now, span, x) {
+  context.textAlign = "center";
+  context.textBaseline = "alphabetic";
+  const step = width < 260 ? 600 : 300;
+  for (let at = Math.ceil((now - span) / step) * step; at < now; at += step) {
+    const px = x(at);
+    context.strokeStyle = palette.grid;
+    context.lineWidth = 1;
+    context.beginPath();
+    context.moveTo(Math.round(px) + 0.5, 0);
+    context.lineTo(Math.round(px) + 0.5, height - LABEL_PX - 6);
+    context.stroke();
+    if (px < 24 || px > width - 18) continue;
+    context.fillStyle = palette.dim;
+    context.fillText(clockMinutes.format(at * 1000), px, height - 2);
+  }
+}
+
+function drawScale(context, width, scale, format) {
+  context.textAlign = "left";
+  context.lineWidth = 1;
+  for (const { value, y } of scale.ticks) {
+    context.strokeStyle = value === 0 ? palette.line : palette.grid;
+    context.beginPath();
+    context.moveTo(0, Math.round(y) + 0.5);
+    context.lineTo(width, Math.round(y) + 0.5);
+    context.stroke();
+  }
+  // Over the lines of the data, with a margin of the ground's colour around each letter.
+  return () => {
+    context.textAlign = "left";
+    context.textBaseline = "alphabetic";
+    context.lineWidth = 3;
+    context.strokeStyle = palette.card;
+    context.fillStyle = palette.dim;
+    let lowest = -Infinity;
+    for (const { value, y } of scale.ticks) {
+      const base = y < LABEL_PX + 4 ? y + LABEL_PX + 2 : y - 4;
+      if (value === 0 || base - lowest < LABEL_PX + 5) continue;
+      lowest = base;
+      context.strokeText(format(value), 0, base);
+      context.fillText(format(value), 0, base);
+    }
+  };
+}
+
+function drawEvents(context, bottom, events, x) {
+  for (const event of events) {
+    if (event.severity === "info" && event.kind !== "reload") continue;
+    const px = Math.round(x(event.at)) + 0.5;
+    const color = palette[event.severity] ?? palette.dim;
+    context.strokeStyle = withAlpha(color, 0.55);
+    context.lineWidth = 1;
+    context.setLineDash([2, 3]);
+    context.beginPath();
+    context.moveTo(px, 0);
+    context.lineTo(px, bottom);
+    context.stroke();
+    context.setLineDash([]);
+    context.fillStyle = color;
+    context.beginPath();
+    context.arc(px, bottom, 2.5, 0, 2 * Math.PI);
+    context.fill();
+  }
+}
+
+function drawCursor(context, height, px, dots) {
+  context.strokeStyle = palette.dim;
+  context.lineWidth = 1;
+  context.beginPath();
+  context.moveTo(Math.round(px) + 0.5, 0);
+  context.lineTo(Math.round(px) + 0.5, height);
+  context.stroke();
+  for (const [y, color] of dots) {
+    context.fillStyle = color;
+    context.strokeStyle = palette.card;
+    context.lineWidth = 2;
+    context.beginPath();
+    context.arc(px, y, 4, 0, 2 * Math.PI);
+    context.fill();
+    context.stroke();
+  }
+}
+
+// A large chart with axes. `view`: { points, events, now, span, cursor: point or null }.
+function drawChart(canvas, view, { series, format, log = false, least = 1 }) {
+  const { context, width, height } = prepare(canvas);
+  if (!width || !height) return;
+  context.font = `${LABEL_PX}px ${palette.font}`;
+  const [top, bottom] = [4, height - LABEL_PX - 8];
+  const x = (at) => width - 1 - ((view.now - at) / view.span) * (width - 1);
+  const scale = log
+    ? logScale(view.points, series, top, bottom)
+    : linearScale(view.points, series, top, bottom, least);
+  const drawLabels = drawScale(context, width, scale, format);
+  drawTimes(context, width, height, view.now, view.span, x);
+  drawEvents(context, bottom, view.events, x);
+  for (const each of series) tracePath(context, view.points, each, x, scale);
+  drawLabels();
+  if (view.cursor) {
+    const dots = series
+      .map((each) => [each.values(view.cursor), each])
+      .filter(([value]) => known(value))
+      .map(([value, each]) => [scale.at(value, each.below), each.color]);
+    drawCursor(context, bottom, x(view.cursor[0]), dots);
+  }
+}
+
+// A lane's small chart: no axes, its scale given, a line where the cursor is.
+function drawSpark(canvas, view, series, most) {
+  const { context, width, height } = prepare(canvas);
+  if (!width || !height) return;
+  const [top, bottom] = [2, height - 1];
+  const x = (at) => width - 1 - ((view.now - at) / view.span) * (width - 1);
+  const at = (value) => bottom + ((top - bottom) * Math.min(value, most)) / most;
+  context.fillStyle = palette.grid;
+  context.fillRect(0, bottom, width, 1);
+  tracePath(context, view.points, series, x, { zero: bottom, at });
+  if (view.cursor) {
+    const value = series.values(view.cursor);
+    drawCursor(context, height, x(view.cursor[0]), known(value) ? [[at(value), series.color]] : []);
+  }
+}
