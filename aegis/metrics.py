@@ -208,12 +208,6 @@ WORKER_PHASE = _gauge(
 WORKER_STATE = _gauge(
     "aegis_worker_state", "worker state", "1 for the state that the controller sees, else 0."
 )
-CPU_SECONDS = _counter(
-    "aegis_worker_cpu_seconds_total", "worker", "CPU time of the worker, user and system."
-)
-RESIDENT_BYTES = _gauge(
-    "aegis_worker_resident_memory_bytes", "worker", "Memory of the worker that is in RAM."
-)
 WORKER_RESTARTS = _counter(
     "aegis_worker_restarts_total", "worker", "Deaths of the slot's worker that were not asked for."
 )

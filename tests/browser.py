@@ -11,7 +11,7 @@ import json
 import os
 import select
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
@@ -25,7 +25,7 @@ START_S = 60.0
 
 
 class Page:
-    """One tab."""
+    """The browser's only tab that anybody looks at."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self._commands, self._answers = commands, answers
@@ -33,7 +33,7 @@ class Page:
         self._id = 0
         self._session: str | None = None
         self.requests: list[str] = []
-        """Every URL that was asked for, in order."""
+        """Every URL that was asked for, in order, but for those that hold their own data."""
         self.problems: list[str] = []
         """What the console was told, uncaught exceptions and violations of the policy included."""
 
@@ -44,6 +44,11 @@ class Page:
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
+
+    def visit(self, url: str) -> None:
+        """Load a document; its scripts may not have run yet."""
+        answer = self.call("Page.navigate", START_S, url=url)
+        assert "errorText" not in answer, f"{url}: {answer['errorText']}"
 
     def call(self, method: str, deadline_s: float = DEADLINE_S, **parameters: Any) -> Any:
         """Call a method and return its result."""
@@ -78,17 +83,20 @@ class Page:
 
     def press(self, key: str) -> None:
         """Press and release a key."""
-        for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+        # Without its character Enter activates nothing.
+        text: dict[str, Any] = {"text": "\r", "windowsVirtualKeyCode": 13} if key == "Enter" else {}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, **text)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
 
     def screenshot(self) -> bytes:
         """Return a PNG of the window."""
         return base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
 
     def wait(self, condition: str, what: str, deadline_s: float = DEADLINE_S) -> Any:
-        """Return the first true value of an expression in the page."""
+        """Return the first true value of an expression in the page, which may still be loading."""
         give_up = monotonic() + deadline_s
-        while not (value := self.evaluate(condition)):
+        attempt = f"(() => {{ try {{ return {condition} }} catch {{ return false }} }})()"
+        while not (value := self.evaluate(attempt)):
             assert monotonic() < give_up, f"not within {deadline_s:g} s: {what}; {self.problems}"
             select.select([], [], [], 0.05)
         return value
@@ -110,7 +118,8 @@ class Page:
         parameters = event.get("params", {})
         match event.get("method"):
             case "Network.requestWillBeSent":
-                self.requests.append(parameters["request"]["url"])
+                url = parameters["request"]["url"]
+                self.requests += [] if url.startswith("data:") else [url]
             case "Runtime.exceptionThrown":
                 self.problems.append(json.dumps(parameters["exceptionDetails"]))
             case "Runtime.consoleAPICalled":
@@ -120,8 +129,8 @@ class Page:
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator[Callable[[], Page]]:
-    """Run the browser; gives what opens a tab. One tab at a time is read from."""
+def chromium() -> Iterator[Page]:
+    """Run the browser with an empty profile; gives its tab."""
     (program,) = needs("chromium")
     with contextlib.ExitStack() as own:
         profile = own.enter_context(
@@ -134,10 +143,10 @@ def chromium() -> Iterator[Callable[[], Page]]:
             "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--disable-extensions",
             "--proxy-server=127.0.0.1:9", "--proxy-bypass-list=<-loopback>;127.0.0.1",
-            f"--user-data-dir={profile}",
+            f"--user-data-dir={profile}", "about:blank",
         ]  # fmt: skip
         child = subprocess.Popen(
-            ["/bin/sh", "-c", f'exec 3<&{ours[0]} 4>&{theirs[1]}; exec "$@"', "sh",
+            ["bash", "-c", f'exec 3<&{ours[0]} 4>&{theirs[1]}; exec "$@"', "bash",
              program, *options],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             pass_fds=[ours[0], theirs[1]], start_new_session=True,
@@ -148,12 +157,9 @@ def chromium() -> Iterator[Callable[[], Page]]:
         own.callback(os.close, ours[1])
         own.callback(os.close, theirs[0])
 
-        def open_page() -> Page:
-            page = Page(ours[1], theirs[0])
-            page.open()
-            return page
-
-        yield open_page
+        page = Page(ours[1], theirs[0])
+        page.open()
+        yield page
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:

@@ -47,7 +47,7 @@ def all_series(snapshot: Snapshot, now: float) -> Counts:
         [
             *snapshot.folded.values(),
             *(heard.counts for heard in snapshot.processes),
-            *(gauges(heard.figures, heard.usage) for heard in fresh),
+            *(gauges(heard.figures) for heard in fresh),
         ]
     )
     for figures in (heard.figures for heard in fresh):

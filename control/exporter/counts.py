@@ -18,7 +18,6 @@ from aegis.figures import (
 from aegis.lifecycle import CLOSE_REASONS
 from aegis.limits import MAX_WORKERS
 from aegis.metrics import Metric
-from control.exporter.usage import Usage
 
 Series = tuple[Metric, tuple[str, ...]]
 """A metric and the values of its labels, in their order."""
@@ -81,16 +80,10 @@ def counters(figures: Figures) -> Counts:
     return total_of(parts)
 
 
-def used(figures: Figures, usage: Usage) -> Counts:
-    """Return what one process has used of the machine since it started."""
-    return {(metrics.CPU_SECONDS, (str(figures.slot),)): (usage.cpu_s,)}
-
-
-def gauges(figures: Figures, usage: Usage | None = None) -> Counts:
+def gauges(figures: Figures) -> Counts:
     """Return what one process has now; the longest turn is not here, it does not add up."""
     worker = str(figures.slot)
     parts: list[Counts] = [
-        {(metrics.RESIDENT_BYTES, (worker,)): (usage.rss_bytes,)} if usage else {},
         {(metrics.SLABS, (worker,)): (figures.slabs,)},
         {(metrics.SLABS_USED, (worker,)): (figures.slabs_used,)},
         {(metrics.MEMORY, (worker,)): (figures.memory_bytes,)},

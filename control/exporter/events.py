@@ -39,8 +39,8 @@ class _Slot:
         """Of the newest process; 0 before the first."""
         self.restarts = restarts
         self.state: str | None = None
-        self.died = False
-        """A death has been told, its successor not yet."""
+        self.gone = False
+        """A death or a silence has been told, a successor or a return not yet."""
         self.replaced: tuple[int, float] | None = None
         """The pid before, when the slot has another and no death is known; and until when."""
 
@@ -123,7 +123,7 @@ class Watcher:
             there = known.replaced is not None
             after = f"; pid {lane.pid} serves instead" if there else ""
             yield "restart", "bad", f"{name} died, restart {lane.restarts}{after}"
-            known.restarts, known.died, known.replaced = lane.restarts, not there, None
+            known.restarts, known.gone, known.replaced = lane.restarts, not there, None
         if lane.state != known.state:
             if lane.state == "flapping":
                 yield "restart", "bad", f"{name} is flapping: it dies again and again"
@@ -131,14 +131,14 @@ class Watcher:
                 yield "restart", "good", f"{name} has stopped flapping"
             known.state = lane.state
         if lane.pid and lane.pid != known.pid:
-            if known.died or not known.pid:
+            if known.gone:
                 yield "worker", "good", f"{name} is back as pid {lane.pid}"
-            else:
+            elif known.pid:
                 known.replaced = (known.pid, now + STALE_S)
-            known.pid, known.died = lane.pid, False
-        elif not lane.pid and known.pid and not known.died:
+            known.pid, known.gone = lane.pid, False
+        elif not lane.pid and known.pid and not known.gone:
             yield "worker", "warn", f"{name} (pid {known.pid}) is silent"
-            known.pid = 0
+            known.pid, known.gone = 0, True
         yield from self._of_successor(known, lane, lanes, now)
 
     def _of_successor(

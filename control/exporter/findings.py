@@ -31,14 +31,14 @@ class Board:
     def post(self, picture: Picture) -> list[Finding]:
         """Return what there is to say, worst first."""
         found = {finding.key: finding for finding in find(picture)}
+        for key, finding in found.items():
+            if key.startswith(_MOMENTARY):
+                self._until[key] = (picture.at + HELD_S, finding)
         for key, (until, finding) in list(self._until.items()):
-            if picture.at > until:
-                del self._until[key]
-            else:
+            if picture.at <= until:
                 found.setdefault(key, finding)
-        for finding in find(picture):
-            if finding.key.startswith(_MOMENTARY):
-                self._until[finding.key] = (picture.at + HELD_S, finding)
+            else:
+                del self._until[key]
         return sorted(found.values(), key=lambda finding: _ORDER.index(finding.severity))
 
 
@@ -74,7 +74,7 @@ def _of_worker(worker: Lane) -> Iterator[Finding]:
         yield Finding(
             f"flapping {worker.slot}", "bad", f"{name} keeps dying: {worker.restarts} restarts"
         )
-    if worker.load is not None and worker.load >= HOT_LOAD:
+    if worker.load >= HOT_LOAD:
         yield Finding(
             f"load {worker.slot}", "warn", f"{where} is at its limit: {worker.load:.0%} of its core"
         )

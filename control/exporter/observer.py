@@ -28,10 +28,14 @@ from control.exporter.readiness import why_not_ready, why_unhealthy
 from control.exporter.servers import ServerHealth
 from control.exporter.state import Heard, Snapshot
 
-LATENCIES = tuple(sorted(HISTOGRAMS, key=lambda m: m.name != "aegis_request_seconds"))
-"""Requests first where they are measured, then in the catalogue's order."""
+_NAMED = {metric.name: metric for metric in metrics.CATALOGUE}
+_REQUESTS = _NAMED.get("aegis_requests_total")
+_CPU_SECONDS = _NAMED.get("aegis_cpu_seconds_total")
+_MEMORY = _NAMED.get("aegis_memory_bytes")
 
-_REQUESTS = next((m for m in HISTOGRAMS if m.name == "aegis_request_seconds"), None)
+LATENCIES = tuple(sorted(HISTOGRAMS, key=lambda metric: metric.name != "aegis_reply_seconds"))
+"""Replies first where they are measured, then in the catalogue's order."""
+
 _PLAIN_ENDS = {"client_eof", "server_eof"}
 
 
@@ -53,7 +57,7 @@ class Observer:
         per_s = whole(rates)
         self._recent.append(per_s)
         self._connects.append(per_s)
-        have = Table(total_of(gauges(heard.figures, heard.usage) for heard in fresh))
+        have = Table(total_of(gauges(heard.figures) for heard in fresh))
         counted = Table(total_of(heard.counts for heard in snapshot.processes))
         controller = snapshot.controller(now)
         backends = self._backends(fresh, per_s, have, counted, wall)
@@ -156,8 +160,8 @@ def _pool(backend: str, protocol: str, per_s: Table, have: Table, counted: Table
 
 def _requests(per_s: Table, **labels: str) -> float | None:
     """Return requests per second, None where nothing counts requests."""
-    buckets = per_s.buckets(_REQUESTS, **labels) if _REQUESTS is not None else ()
-    return sum(buckets) if buckets else None
+    rows = list(per_s.rows(_REQUESTS, **labels)) if _REQUESTS is not None else []
+    return sum(numbers[0] for _, numbers in rows) if rows else None
 
 
 def _traffic(name: str, per_s: Table, have: Table, **labels: str) -> Traffic:
@@ -166,7 +170,7 @@ def _traffic(name: str, per_s: Table, have: Table, **labels: str) -> Traffic:
         name=name,
         sessions=round(have.sum(metrics.SESSIONS_ACTIVE, **labels)),
         sessions_per_s=per_s.sum(metrics.SESSIONS, **labels),
-        requests_per_s=_requests(per_s) if not labels else None,
+        requests_per_s=_requests(per_s, **labels),
         from_clients_bytes_per_s=per_s.sum(metrics.RECEIVED, **labels, **{"from": "client"}),
         from_servers_bytes_per_s=per_s.sum(metrics.RECEIVED, **labels, **{"from": "server"}),
         closed_per_s={k: v for k, v in closed.items() if v > 0 and k not in _PLAIN_ENDS},
@@ -184,26 +188,26 @@ def _lanes(
     newest = {heard.figures.slot: heard.figures.pid for heard in fresh}
     lanes = []
     for heard in fresh:
-        figures, usage = heard.figures, heard.usage
+        figures = heard.figures
         per_s = rates.get((figures.slot, figures.pid), Table({}))
         seat = seats.get(figures.slot)
-        turns = [numbers[-1] for _, numbers in per_s.rows(metrics.TURN_SECONDS)]
+        busy = sum(numbers[-1] for _, numbers in per_s.rows(metrics.TURN_SECONDS))
+        memory = Table(gauges(figures)).sum(_MEMORY) if _MEMORY is not None else None
         lanes.append(
             Lane(
                 slot=figures.slot,
                 pid=figures.pid,
-                cpu=usage.cpu if usage is not None else -1,
+                cpu=heard.cpu,
                 phase=figures.phase,
                 state=seat.state if seat is not None else None,
                 retired=newest[figures.slot] != figures.pid,
                 restarts=seat.restarts if seat is not None else 0,
                 heard_s=now - heard.at,
-                load=per_s.sum(metrics.CPU_SECONDS) if usage is not None else None,
-                busy=min(1.0, sum(turns)),
+                load=per_s.sum(_CPU_SECONDS) if _CPU_SECONDS is not None else busy,
                 lag_s=figures.longest_turn_s,
                 sessions=figures.sessions,
                 sessions_per_s=per_s.sum(metrics.SESSIONS),
-                rss_bytes=usage.rss_bytes if usage is not None else None,
+                memory_bytes=round(memory) if memory is not None else None,
                 slabs=figures.slabs,
                 slabs_used=figures.slabs_used,
                 slab_shortages_per_s=per_s.sum(metrics.SLAB_SHORTAGES),
@@ -224,12 +228,11 @@ def _empty(seat: SeatFigures) -> Lane:
         retired=False,
         restarts=seat.restarts,
         heard_s=0.0,
-        load=None,
-        busy=0.0,
+        load=0.0,
         lag_s=0.0,
         sessions=0,
         sessions_per_s=0.0,
-        rss_bytes=None,
+        memory_bytes=None,
         slabs=0,
         slabs_used=0,
         slab_shortages_per_s=0.0,

@@ -54,15 +54,13 @@ class Lane(msgspec.Struct):
     restarts: int
     heard_s: float
     """Time since it was heard."""
-    load: float | None
-    """CPU seconds per second, 0 to 1."""
-    busy: float
-    """Share of its time in which the loop had something to do, 0 to 1."""
+    load: float
+    """Share of the core, 0 to 1: its CPU time, else the time in which its loop had work."""
     lag_s: float
     """Longest turn of its loop within the last second: how long a ready socket may have waited."""
     sessions: int
     sessions_per_s: float
-    rss_bytes: int | None
+    memory_bytes: int | None
     slabs: int
     slabs_used: int
     slab_shortages_per_s: float

@@ -31,7 +31,9 @@ class Table:
     def rows(
         self, metric: Metric, **labels: str
     ) -> Iterator[tuple[tuple[str, ...], tuple[float, ...]]]:
-        """Yield labels and numbers of the series that have these labels."""
+        """Yield labels and numbers of the series that have these labels; none lacks one of them."""
+        if not labels.keys() <= set(metric.labels):
+            return
         wanted = [(metric.labels.index(name), value) for name, value in labels.items()]
         for values, numbers in self._rows.get(metric, {}).items():
             if all(values[at] == value for at, value in wanted):

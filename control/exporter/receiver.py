@@ -13,7 +13,6 @@ from aegis.errors import BusError
 from aegis.limits import SEND_HWM
 from aegis.runtime import Claim, read_claim
 from control.exporter.state import Snapshot, State
-from control.exporter.usage import Meter
 
 
 class Receiver:
@@ -28,8 +27,7 @@ class Receiver:
         self._runtime_dir = runtime_dir
         self._file = runtime_dir / "telemetry.ipc"
         self._context = zmq.Context()
-        self._meter = Meter()
-        self._state = State(monotonic(), self._alive, self._meter.measure)
+        self._state = State(monotonic(), self._alive, self._core)
         try:
             self.socket = bus.bind(self._context, zmq.PULL, runtime_dir, "telemetry")
         except BusError:
@@ -46,9 +44,7 @@ class Receiver:
             self._state.receive(data, monotonic())
         self._state.fold(monotonic())
         self._stay_reachable()
-        snapshot = self._state.snapshot()
-        self._meter.keep({heard.figures.pid for heard in snapshot.processes})
-        return snapshot
+        return self._state.snapshot()
 
     def close(self) -> None:
         """Close the socket and remove its file, which ZeroMQ leaves."""
@@ -68,4 +64,11 @@ class Receiver:
             raise BusError(f"{self._file}: {error.strerror}") from None
 
     def _alive(self, slot: int, pid: int) -> bool:
-        return read_claim(self._runtime_dir / Claim("worker", pid, slot).file_name) is not None
+        return self._claim(slot, pid) is not None
+
+    def _core(self, slot: int, pid: int) -> int:
+        claim = self._claim(slot, pid)
+        return claim.cpu if claim is not None else -1
+
+    def _claim(self, slot: int, pid: int) -> Claim | None:
+        return read_claim(self._runtime_dir / Claim("worker", pid, slot).file_name)

@@ -8,7 +8,7 @@ A process is folded into its slot's sum when `stopped` was its last word, or whe
 dead. One that is silent and alive (SIGSTOP) keeps its entry, so that its next figures replace the
 last ones instead of being counted beside them; memory is bounded by the processes that live.
 
-Pure but for `alive` and `measure`; used by one thread. A Snapshot is never changed once it is made.
+Pure but for `alive` and `core`; used by one thread. A Snapshot is never changed once it is made.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,8 +19,7 @@ import msgspec
 from aegis.figures import Figures
 from aegis.limits import FOLD_AFTER_S, STALE_S
 from aegis.messages import Supervision, Telemetry
-from control.exporter.counts import Counts, counters, is_well_formed, total_of, used
-from control.exporter.usage import Usage, unmeasured
+from control.exporter.counts import Counts, counters, is_well_formed, total_of
 
 _decode: Callable[[bytes], Telemetry] = msgspec.msgpack.Decoder(Telemetry).decode
 
@@ -32,7 +31,8 @@ class Heard:
     figures: Figures
     counts: Counts
     at: float
-    usage: Usage | None = None
+    cpu: int = -1
+    """The core it is pinned to; -1 when that is not known."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,12 @@ class State:
         self,
         started: float,
         alive: Callable[[int, int], bool],
-        measure: Callable[[int], Usage | None] = unmeasured,
+        core: Callable[[int, int], int] = lambda slot, pid: -1,  # noqa: ARG005
     ) -> None:
-        """`alive` tells of slot and pid whether that worker lives, `measure` what it uses."""
+        """`alive` tells of slot and pid whether that worker lives, `core` where it is pinned."""
         self._started = started
         self._alive = alive
-        self._measure = measure
+        self._core = core
         self._processes: dict[tuple[int, int], Heard] = {}
         self._folded: dict[int, Counts] = {}
         self._heard_at: dict[int, float] = {}
@@ -125,11 +125,8 @@ class State:
             self._fold(slot, pid)  # a loop does not turn back: another process got the pid
             last = None
         self._heard_at[slot] = now
-        usage = self._measure(pid)
-        if usage is None and last is not None:
-            usage = last.usage  # it ends: its last word came when it could not be asked any more
-        counts = counters(figures) | (used(figures, usage) if usage is not None else {})
-        self._processes[slot, pid] = Heard(figures, counts, now, usage)
+        cpu = self._core(slot, pid) if last is None else last.cpu
+        self._processes[slot, pid] = Heard(figures, counters(figures), now, cpu)
         if figures.phase == "stopped":
             self._fold(slot, pid)
 

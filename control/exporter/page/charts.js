@@ -8,6 +8,7 @@
 
 const GAP_S = 3.5;
 const LABEL_PX = 11;
+const LINE_PX = 3;
 
 let palette = {};
 
@@ -84,40 +85,72 @@ function logScale(points, series, top, bottom) {
   return { zero: bottom, at, ticks };
 }
 
-function tracePath(context, points, each, x, scale) {
+// Lines a few pixels apart: what lies between two of them is their mean, with a shadow from the
+// least to the most. The groups are those of the clock, so that they stay while they move.
+function groupPoints(points, values, seconds) {
   const runs = [];
-  let run = [];
-  let before = null;
+  let run = null;
+  let group = null;
+  let before = -Infinity;
   for (const point of points) {
-    const value = each.values(point);
-    if (!known(value) || (before !== null && point[0] - before > GAP_S)) {
-      if (run.length) runs.push(run);
-      run = [];
+    const value = values(point);
+    const at = point[0];
+    if (!known(value)) {
+      run = null;
+      continue;
     }
-    if (known(value)) run.push([x(point[0]), scale.at(value, each.below)]);
-    before = point[0];
+    if (run === null || at - before > GAP_S) {
+      run = [];
+      runs.push(run);
+      group = null;
+    }
+    before = at;
+    const key = Math.floor(at / seconds);
+    if (group === null || group.key !== key) {
+      group = { key, at: 0, sum: 0, count: 0, least: value, most: value };
+      run.push(group);
+    }
+    group.at += at;
+    group.sum += value;
+    group.count += 1;
+    group.least = Math.min(group.least, value);
+    group.most = Math.max(group.most, value);
   }
-  if (run.length) runs.push(run);
-  for (const one of runs) {
+  return runs;
+}
+
+function tracePath(context, view, each, x, scale, width) {
+  const seconds = Math.max(1, Math.round((view.span / width) * LINE_PX));
+  for (const groups of groupPoints(view.points, each.values, seconds)) {
+    const xs = groups.map((group) => x(group.at / group.count));
+    const ys = (of) => groups.map((group) => scale.at(of(group), each.below));
+    const mean = ys((group) => group.sum / group.count);
+    const most = ys((group) => group.most);
     if (each.fill) {
-      const peak = Math[each.below ? "max" : "min"](...one.map(([, y]) => y));
+      const peak = Math[each.below ? "max" : "min"](...most);
       const gradient = context.createLinearGradient(0, peak, 0, scale.zero);
       gradient.addColorStop(0, withAlpha(each.color, each.fill));
       gradient.addColorStop(1, withAlpha(each.color, each.fill / 8));
       context.fillStyle = gradient;
-      context.beginPath();
-      context.moveTo(one[0][0], scale.zero);
-      for (const [px, py] of one) context.lineTo(px, py);
-      context.lineTo(one[one.length - 1][0], scale.zero);
-      context.fill();
+      fillBetween(context, xs, mean, new Array(xs.length).fill(scale.zero));
     }
+    context.fillStyle = withAlpha(each.color, 0.22);
+    fillBetween(context, xs, most, ys((group) => group.least));
     context.strokeStyle = each.color;
     context.lineWidth = each.width ?? 1.5;
     context.beginPath();
-    context.moveTo(one[0][0] - (one.length === 1 ? 1 : 0), one[0][1]);
-    for (const [px, py] of one) context.lineTo(px, py);
+    context.moveTo(xs[0] - (xs.length === 1 ? 1 : 0), mean[0]);
+    xs.forEach((px, at) => context.lineTo(px, mean[at]));
     context.stroke();
   }
+}
+
+function fillBetween(context, xs, upper, lower) {
+  context.beginPath();
+  context.moveTo(xs[0], lower[0]);
+  xs.forEach((px, at) => context.lineTo(px, upper[at]));
+  for (let at = xs.length - 1; at >= 0; at--) context.lineTo(xs[at], lower[at]);
+  context.fill();
 }
 
 function withAlpha(hex, alpha) {
@@ -221,7 +254,7 @@ function drawChart(canvas, view, { series, format, log = false, least = 1 }) {
   const drawLabels = drawScale(context, width, scale, format);
   drawTimes(context, width, height, view.now, view.span, x);
   drawEvents(context, bottom, view.events, x);
-  for (const each of series) tracePath(context, view.points, each, x, scale);
+  for (const each of series) tracePath(context, view, each, x, scale, width);
   drawLabels();
   if (view.cursor) {
     const dots = series
@@ -241,7 +274,7 @@ function drawSpark(canvas, view, series, most) {
   const at = (value) => bottom + ((top - bottom) * Math.min(value, most)) / most;
   context.fillStyle = palette.grid;
   context.fillRect(0, bottom, width, 1);
-  tracePath(context, view.points, series, x, { zero: bottom, at });
+  tracePath(context, view, series, x, { zero: bottom, at }, width);
   if (view.cursor) {
     const value = series.values(view.cursor);
     drawCursor(context, height, x(view.cursor[0]), known(value) ? [[at(value), series.color]] : []);

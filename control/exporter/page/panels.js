@@ -125,11 +125,11 @@ const CORES = [
       setTone(cell, !worker.pid || worker.state === "flapping" ? "bad" : "");
     },
   },
-  lane("load", (worker) => percent(worker.load), (worker) => above(worker.load ?? 0, 0.9, 0.98)),
+  lane("load", (worker) => percent(worker.load), (worker) => above(worker.load, 0.9, 0.98)),
   lane("sessions", (worker) => count(worker.sessions)),
   lane("lag", (worker) => duration(worker.lag_s), (worker) => above(worker.lag_s, 0.05, 0.25)),
   number((worker) => count(worker.sessions_per_s)),
-  number((worker) => memory(worker.rss_bytes)),
+  number((worker) => memory(worker.memory_bytes)),
   number(
     (worker) => `${worker.slabs_used} of ${worker.slabs}`,
     (worker) => above(worker.slabs_used / (worker.slabs || 1), 0.6, 0.9),
@@ -220,8 +220,9 @@ function updatePool(node, pool) {
   const { backend, pipes } = pool;
   const total = Object.values(pipes).reduce((sum, pipe) => sum + pipe, 0);
   setText(node.querySelector("h3 span"), `${backend.name}, ${pool.protocol}`);
+  const wait = backend.longest_wait_s ? ` up to ${duration(backend.longest_wait_s)}` : "";
   const waiting = backend.waiting
-    ? `, ${plural(backend.waiting, "client waits", "clients wait")} up to ${duration(backend.longest_wait_s)}`
+    ? `, ${plural(backend.waiting, "client waits", "clients wait")}${wait}`
     : "";
   const flow = known(pool.requests_per_s) ? `, ${count(pool.requests_per_s)} requests/s` : "";
   const small = node.querySelector("small");
