@@ -49,15 +49,16 @@ class Hud:
         self._watcher = Watcher()
         self._history = History()
         self._picture = self._observer.look(snapshot, monotonic(), time())
-        self._next = 0.0
 
-    def tick(self, snapshot: Snapshot) -> float:
-        """See what is now, once a second; returns how long until it is time again."""
-        now = monotonic()
-        if now >= self._next:
-            self._next = max(self._next + HEARTBEAT_S, now + HEARTBEAT_S / 2)
-            self._see(snapshot, now, time())
-        return max(0.0, self._next - now)
+    def see(self, snapshot: Snapshot, now: float, wall: float) -> None:
+        """See what is now, once a second; `now` is monotonic, `wall` Unix time."""
+        picture = self._observer.look(snapshot, now, wall)
+        with self._lock:
+            self._picture = picture
+            changed = self._watcher.look(picture, snapshot, now)
+            events = list(self._watcher.events) if changed else None
+            news = Tick(self._history.append(picture), picture, events)
+            self.streams.publish(message("tick", _encode(news)))
 
     def opening(self) -> tuple[int, bytes]:
         """Return the first message of a stream, and the number of the next one less one."""
@@ -77,12 +78,3 @@ class Hud:
         with self._lock:
             whole = {**msgspec.to_builtins(self._picture), "events": list(self._watcher.events)}
         return msgspec.json.format(_encode(whole)) + b"\n"
-
-    def _see(self, snapshot: Snapshot, now: float, wall: float) -> None:
-        picture = self._observer.look(snapshot, now, wall)
-        with self._lock:
-            self._picture = picture
-            changed = self._watcher.look(picture, snapshot, now)
-            events = list(self._watcher.events) if changed else None
-            news = Tick(self._history.append(picture), picture, events)
-            self.streams.publish(message("tick", _encode(news)))

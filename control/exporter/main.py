@@ -4,8 +4,8 @@
                                                └─▶ Hud, once a second ─▶ browsers
 
 The controller runs it on a listening socket that outlives it (--fd); anyone else lets it bind
-metrics.bind. It may be killed at any moment: the workers' next telemetry has all that it knew, but
-for what processes counted that are dead by then.
+metrics.bind. It may be killed at any moment: the workers' next telemetry has all that it knew, and
+what processes had counted that are dead by then is in a file (ledger.py).
 """
 
 import logging
@@ -15,6 +15,7 @@ import socket
 import sys
 from math import ceil
 from pathlib import Path
+from time import monotonic, time
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ import zmq
 from aegis.addresses import parse_address
 from aegis.config_file import find_config, load_config
 from aegis.errors import AegisError
+from aegis.limits import HEARTBEAT_S
 from aegis.runtime import (
     Claim,
     default_runtime_dir,
@@ -114,10 +116,14 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket) -> No
         poller.register(receiver.socket, zmq.POLLIN)
         poller.register(signals.fileno(), zmq.POLLIN)
         try:
-            wait_s = 0.0
-            while signals.fileno() not in dict(poller.poll(ceil(wait_s * 1000))):
+            next_tick = now = monotonic()
+            while signals.fileno() not in dict(poller.poll(ceil((next_tick - now) * 1000))):
                 site.snapshot = receiver.receive()
-                wait_s = hud.tick(site.snapshot)
+                now = monotonic()
+                if now >= next_tick:
+                    next_tick = max(next_tick + HEARTBEAT_S, now + HEARTBEAT_S / 2)
+                    hud.see(site.snapshot, now, time())
+                    receiver.save(site.snapshot)
                 if not server.running:
                     raise AegisError("the HTTP thread has ended")
         finally:

@@ -11,7 +11,7 @@ last ones instead of being counted beside them; memory is bounded by the process
 Pure but for `alive` and `core`; used by one thread. A Snapshot is never changed once it is made.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -99,6 +99,14 @@ class State:
             self._hear(message, now)
         else:
             self._bad_messages += 1
+
+    def restore(self, folded: Mapping[int, Counts], heard: Iterable[Heard]) -> None:
+        """Begin with what an exporter before this one knew; only before anything is received."""
+        self._folded = dict(folded)
+        for each in heard:
+            slot, pid = each.figures.slot, each.figures.pid
+            self._processes[slot, pid] = each
+            self._heard_at[slot] = max(self._heard_at.get(slot, 0.0), each.at)
 
     def fold(self, now: float) -> None:
         """Forget the processes that are silent and dead, all but what they have counted."""
