@@ -37,10 +37,10 @@ function prepare(canvas) {
   return { context, width, height };
 }
 
-// The next of 1, 2, 5 times a power of ten.
+// The next number whose half is a short one too.
 function niceCeiling(number) {
   const power = 10 ** Math.floor(Math.log10(number));
-  return [1, 2, 5, 10].map((n) => n * power).find((n) => n >= number * 0.9999);
+  return [1, 1.6, 2, 3, 4, 5, 6, 8, 10].map((n) => n * power).find((n) => n >= number * 0.9999);
 }
 
 function largest(points, series) {
