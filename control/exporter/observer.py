@@ -28,13 +28,8 @@ from control.exporter.readiness import why_not_ready, why_unhealthy
 from control.exporter.servers import ServerHealth
 from control.exporter.state import Heard, Snapshot
 
-_NAMED = {metric.name: metric for metric in metrics.CATALOGUE}
-_REQUESTS = _NAMED.get("aegis_requests_total")
-_CPU_SECONDS = _NAMED.get("aegis_cpu_seconds_total")
-_MEMORY = _NAMED.get("aegis_memory_bytes")
-
-LATENCIES = tuple(sorted(HISTOGRAMS, key=lambda metric: metric.name != "aegis_reply_seconds"))
-"""Replies first where they are measured, then in the catalogue's order."""
+LATENCIES = tuple(sorted(HISTOGRAMS, key=lambda metric: metric is not metrics.REPLY_SECONDS))
+"""Replies first, then in the catalogue's order."""
 
 _PLAIN_ENDS = {"client_eof", "server_eof"}
 
@@ -160,8 +155,8 @@ def _pool(backend: str, protocol: str, per_s: Table, have: Table, counted: Table
 
 def _requests(per_s: Table, **labels: str) -> float | None:
     """Return requests per second, None where nothing counts requests."""
-    rows = list(per_s.rows(_REQUESTS, **labels)) if _REQUESTS is not None else []
-    return sum(numbers[0] for _, numbers in rows) if rows else None
+    rows = [numbers[0] for _, numbers in per_s.rows(metrics.REQUESTS, **labels)]
+    return sum(rows) if rows else None
 
 
 def _traffic(name: str, per_s: Table, have: Table, **labels: str) -> Traffic:
@@ -191,8 +186,6 @@ def _lanes(
         figures = heard.figures
         per_s = rates.get((figures.slot, figures.pid), Table({}))
         seat = seats.get(figures.slot)
-        busy = sum(numbers[-1] for _, numbers in per_s.rows(metrics.TURN_SECONDS))
-        memory = Table(gauges(figures)).sum(_MEMORY) if _MEMORY is not None else None
         lanes.append(
             Lane(
                 slot=figures.slot,
@@ -203,11 +196,11 @@ def _lanes(
                 retired=newest[figures.slot] != figures.pid,
                 restarts=seat.restarts if seat is not None else 0,
                 heard_s=now - heard.at,
-                load=per_s.sum(_CPU_SECONDS) if _CPU_SECONDS is not None else busy,
+                load=per_s.sum(metrics.CPU_SECONDS),
                 lag_s=figures.longest_turn_s,
                 sessions=figures.sessions,
                 sessions_per_s=per_s.sum(metrics.SESSIONS),
-                memory_bytes=round(memory) if memory is not None else None,
+                memory_bytes=figures.memory_bytes,
                 slabs=figures.slabs,
                 slabs_used=figures.slabs_used,
                 slab_shortages_per_s=per_s.sum(metrics.SLAB_SHORTAGES),
@@ -232,7 +225,7 @@ def _empty(seat: SeatFigures) -> Lane:
         lag_s=0.0,
         sessions=0,
         sessions_per_s=0.0,
-        memory_bytes=None,
+        memory_bytes=0,
         slabs=0,
         slabs_used=0,
         slab_shortages_per_s=0.0,

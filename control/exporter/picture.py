@@ -55,12 +55,12 @@ class Lane(msgspec.Struct):
     heard_s: float
     """Time since it was heard."""
     load: float
-    """Share of the core, 0 to 1: its CPU time, else the time in which its loop had work."""
+    """CPU seconds per second: the share of its core, 0 to 1."""
     lag_s: float
     """Longest turn of its loop within the last second: how long a ready socket may have waited."""
     sessions: int
     sessions_per_s: float
-    memory_bytes: int | None
+    memory_bytes: int
     slabs: int
     slabs_used: int
     slab_shortages_per_s: float

@@ -3,7 +3,6 @@
 import msgspec
 import pytest
 
-from aegis import metrics
 from aegis.figures import CONNECT_BOUNDS_S, Figures, Histogram
 from aegis.lifecycle import ProxyPhase, SeatState
 from aegis.limits import HISTORY_S, MAX_EVENTS, STALE_S
@@ -93,33 +92,30 @@ def test_a_process_with_the_pid_of_a_dead_one_has_no_negative_rate(scene: Scene)
     assert scene.second(worker_figures(1, accepted=3)).total.sessions_per_s == 0
 
 
-def working(pid: int, accepted: int, busy_s: float) -> Figures:
+def working(pid: int, accepted: int, cpu_s: float) -> Figures:
     figures = worker_figures(pid, accepted=accepted)
-    figures.turn_seconds.sum_s = busy_s
+    figures.cpu_seconds = [cpu_s / 4, cpu_s * 3 / 4]
     return figures
 
 
-def test_load_is_the_share_of_its_core_that_a_worker_takes(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What tells best is CPU time; without it the time that the loop had something to do.
-    monkeypatch.setattr("control.exporter.observer._CPU_SECONDS", None)
-    scene.second(working(1, 1, busy_s=5.0))
-    (lane,) = scene.second(working(1, 2, busy_s=5.75)).workers
+def test_load_is_the_share_of_its_core_that_a_worker_takes(scene: Scene) -> None:
+    scene.second(working(1, 1, cpu_s=5.0))
+    (lane,) = scene.second(working(1, 2, cpu_s=5.75)).workers
     assert (lane.load, lane.cpu) == (0.75, 3)
 
 
-def test_requests_are_not_known_where_nothing_counts_them(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scene.second(worker_figures(1, accepted=1))
-    monkeypatch.setattr("control.exporter.observer._REQUESTS", None)
-    assert scene.second(worker_figures(1, accepted=2)).total.requests_per_s is None
-    # Any counter may stand for that of requests; here it counts connects.
-    monkeypatch.setattr("control.exporter.observer._REQUESTS", metrics.CONNECTS)
-    picture = scene.second(worker_figures(1, accepted=5))
-    assert picture.total.requests_per_s == 3
-    assert picture.listeners[0].requests_per_s is None, "it has no such label"
+def test_requests_are_not_known_where_nothing_counts_them(scene: Scene) -> None:
+    relayed = [worker_figures(1, accepted=count) for count in (1, 2)]
+    for figures in relayed:
+        figures.pools = []
+        picture = scene.second(figures)
+    assert picture.total.requests_per_s is None
+    for requests in (0, 3):
+        figures = worker_figures(1, accepted=5 + requests)
+        figures.pools[0].requests = requests
+        picture = scene.second(figures)
+    assert picture.total.requests_per_s == picture.backends[0].pools[0].requests_per_s == 3
+    assert picture.listeners[0].requests_per_s is None, "a pool may serve several"
 
 
 # --- quantiles -------------------------------------------------------------------------------
@@ -200,12 +196,9 @@ def test_when_all_is_well_nothing_stands_out(scene: Scene) -> None:
     assert said(scene.second(worker_figures(1, accepted=2))) == []
 
 
-def test_a_hot_core_a_stall_and_a_queue_are_told_and_stay_to_be_read(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("control.exporter.observer._CPU_SECONDS", None)
-    scene.second(working(1, 1, busy_s=1.0))
-    figures = working(1, 2, busy_s=1.95)
+def test_a_hot_core_a_stall_and_a_queue_are_told_and_stay_to_be_read(scene: Scene) -> None:
+    scene.second(working(1, 1, cpu_s=1.0))
+    figures = working(1, 2, cpu_s=1.95)
     figures.longest_turn_s = 0.2
     figures.backends[0].waiting, figures.backends[0].longest_wait_s = 3, 0.25
     expected = [
@@ -214,7 +207,7 @@ def test_a_hot_core_a_stall_and_a_queue_are_told_and_stay_to_be_read(
         "3 clients wait for db, the longest for 250 ms: 1 of 1 connections busy",
     ]
     assert said(scene.second(figures)) == expected
-    quiet = working(1, 2, busy_s=1.95)
+    quiet = working(1, 2, cpu_s=1.95)
     for _ in range(int(HELD_S)):
         picture = scene.second(quiet)
     assert said(picture) == expected
