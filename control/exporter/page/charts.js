@@ -7,18 +7,32 @@
 // A series `below` is drawn downwards from the middle; a gap in the data is a gap in the line.
 
 const GAP_S = 3.5;
-const LABEL_PX = 11;
-const LINE_PX = 3;
 
+// Of the root's font size, so that a wall's charts are a desk's, larger.
 let palette = {};
+let labelPx = 11;
+let linePx = 1.5;
 
 function readPalette() {
   const style = getComputedStyle(document.documentElement);
-  const names = ["grid", "line", "text", "dim", "card", "one", "two", "tail", "good", "warn", "bad"];
+  const names = [
+    "grid",
+    "line",
+    "text",
+    "dim",
+    "card",
+    "one",
+    "two",
+    "tail",
+    "good",
+    "warn",
+    "bad",
+  ];
   palette = Object.fromEntries(
     names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]),
   );
-  palette.rem = parseFloat(style.fontSize);
+  const rem = parseFloat(style.fontSize);
+  [labelPx, linePx] = [rem * 0.7, rem * 0.095];
   palette.font = getComputedStyle(document.body).fontFamily;
 }
 
@@ -120,7 +134,7 @@ function groupPoints(points, values, seconds) {
 }
 
 function tracePath(context, view, each, x, scale, width) {
-  const seconds = Math.max(1, Math.round((view.span / width) * LINE_PX));
+  const seconds = Math.max(1, Math.round((view.span / width) * 2 * linePx));
   for (const groups of groupPoints(view.points, each.values, seconds)) {
     const xs = groups.map((group) => x(group.at / group.count));
     const ys = (of) => groups.map((group) => scale.at(of(group), each.below));
@@ -135,9 +149,14 @@ function tracePath(context, view, each, x, scale, width) {
       fillBetween(context, xs, mean, new Array(xs.length).fill(scale.zero));
     }
     context.fillStyle = withAlpha(each.color, 0.22);
-    fillBetween(context, xs, most, ys((group) => group.least));
+    fillBetween(
+      context,
+      xs,
+      most,
+      ys((group) => group.least),
+    );
     context.strokeStyle = each.color;
-    context.lineWidth = each.width ?? 1.5;
+    context.lineWidth = (each.width ?? 1) * linePx;
     context.beginPath();
     context.moveTo(xs[0] - (xs.length === 1 ? 1 : 0), mean[0]);
     xs.forEach((px, at) => context.lineTo(px, mean[at]));
@@ -154,22 +173,27 @@ function fillBetween(context, xs, upper, lower) {
 }
 
 function withAlpha(hex, alpha) {
-  return hex + Math.round(alpha * 255).toString(16).padStart(2, "0");
+  return (
+    hex +
+    Math.round(alpha * 255)
+      .toString(16)
+      .padStart(2, "0")
+  );
 }
 
 function drawTimes(context, width, height, now, span, x) {
   context.textAlign = "center";
   context.textBaseline = "alphabetic";
-  const step = width < 260 ? 600 : 300;
+  const step = width < 24 * labelPx ? 600 : 300;
   for (let at = Math.ceil((now - span) / step) * step; at < now; at += step) {
     const px = x(at);
     context.strokeStyle = palette.grid;
     context.lineWidth = 1;
     context.beginPath();
     context.moveTo(Math.round(px) + 0.5, 0);
-    context.lineTo(Math.round(px) + 0.5, height - LABEL_PX - 6);
+    context.lineTo(Math.round(px) + 0.5, height - labelPx - 6);
     context.stroke();
-    if (px < 24 || px > width - 18) continue;
+    if (px < 2.2 * labelPx || px > width - 1.7 * labelPx) continue;
     context.fillStyle = palette.dim;
     context.fillText(clockMinutes.format(at * 1000), px, height - 2);
   }
@@ -194,8 +218,8 @@ function drawScale(context, width, scale, format) {
     context.fillStyle = palette.dim;
     let lowest = -Infinity;
     for (const { value, y } of scale.ticks) {
-      const base = y < LABEL_PX + 4 ? y + LABEL_PX + 2 : y - 4;
-      if (value === 0 || base - lowest < LABEL_PX + 5) continue;
+      const base = y < labelPx + 4 ? y + labelPx + 2 : y - 4;
+      if (value === 0 || base - lowest < labelPx + 5) continue;
       lowest = base;
       context.strokeText(format(value), 0, base);
       context.fillText(format(value), 0, base);
@@ -218,7 +242,7 @@ function drawEvents(context, bottom, events, x) {
     context.setLineDash([]);
     context.fillStyle = color;
     context.beginPath();
-    context.arc(px, bottom, 2.5, 0, 2 * Math.PI);
+    context.arc(px, bottom, 1.7 * linePx, 0, 2 * Math.PI);
     context.fill();
   }
 }
@@ -235,7 +259,7 @@ function drawCursor(context, height, px, dots) {
     context.strokeStyle = palette.card;
     context.lineWidth = 2;
     context.beginPath();
-    context.arc(px, y, 4, 0, 2 * Math.PI);
+    context.arc(px, y, 2.6 * linePx, 0, 2 * Math.PI);
     context.fill();
     context.stroke();
   }
@@ -245,8 +269,8 @@ function drawCursor(context, height, px, dots) {
 function drawChart(canvas, view, { series, format, log = false, least = 1 }) {
   const { context, width, height } = prepare(canvas);
   if (!width || !height) return;
-  context.font = `${LABEL_PX}px ${palette.font}`;
-  const [top, bottom] = [4, height - LABEL_PX - 8];
+  context.font = `${labelPx}px ${palette.font}`;
+  const [top, bottom] = [4, height - labelPx - 8];
   const x = (at) => width - 1 - ((view.now - at) / view.span) * (width - 1);
   const scale = log
     ? logScale(view.points, series, top, bottom)

@@ -19,7 +19,14 @@ const state = {
   heardAt: 0,
 };
 
-const FLOW = { sessionsPerS: 0, requestsPerS: 1, fromClients: 2, fromServers: 3, sessions: 4, waiting: 5 };
+const FLOW = {
+  sessionsPerS: 0,
+  requestsPerS: 1,
+  fromClients: 2,
+  fromServers: 3,
+  sessions: 4,
+  waiting: 5,
+};
 const flow = (index) => (point) => point[1][index];
 const nothing = "not counted here";
 
@@ -50,9 +57,9 @@ const CHARTS = {
     format: duration,
     log: true,
     series: () => [
-      { values: latencyAt(2), color: palette.tail, width: 1.25 },
-      { values: latencyAt(1), color: palette.one, width: 1.75 },
-      { values: latencyAt(0), color: palette.two, width: 1.25 },
+      { values: latencyAt(2), color: palette.tail, width: 0.85 },
+      { values: latencyAt(1), color: palette.one, width: 1.2 },
+      { values: latencyAt(0), color: palette.two, width: 0.85 },
     ],
     value: (point) => duration(latencyAt(1)(point)),
     unit: () => "p99",
@@ -142,7 +149,7 @@ function drawAll() {
     if (!canvas.dataset.slot) continue;
     const { index, color, most } = SPARKS[canvas.dataset.spark];
     const values = laneValue(Number(canvas.dataset.slot), index);
-    const series = { values, color: palette[color], fill: 0.25, width: 1.25 };
+    const series = { values, color: palette[color], fill: 0.25, width: 0.85 };
     drawSpark(canvas, seen, series, most());
   }
 }
@@ -156,7 +163,12 @@ function showNumbers() {
     setText(figure.querySelector(".value span"), chart.unit());
     const aside = figure.querySelector(".aside");
     const parts = chart.aside(point);
-    const nodes = keyed(aside, parts, (part, at) => at, () => element("span"));
+    const nodes = keyed(
+      aside,
+      parts,
+      (part, at) => at,
+      () => element("span"),
+    );
     parts.forEach(([color, words], at) => {
       setText(nodes[at], words);
       nodes[at].style.color = color ?? "";
@@ -189,8 +201,11 @@ function showLink() {
 function showLatencies() {
   const select = document.getElementById("latency");
   const options = state.now.latency.map((each) => each.name);
-  keyed(select, options, (name) => name, (name) =>
-    element("option", { value: name }, name.replaceAll("_", " ")),
+  keyed(
+    select,
+    options,
+    (name) => name,
+    (name) => element("option", { value: name }, name.replaceAll("_", " ")),
   );
   const chosen = options[latencyIndex()];
   if (select.value !== chosen) select.value = chosen;
@@ -250,9 +265,8 @@ function listen() {
 function lookAt(unix) {
   if (!state.now) return;
   const latest = state.now.at;
-  state.cursor = unix === null || unix > latest - state.step / 2
-    ? null
-    : Math.max(unix, latest - state.span);
+  state.cursor =
+    unix === null || unix > latest - state.step / 2 ? null : Math.max(unix, latest - state.span);
   for (const figure of document.querySelectorAll("[data-chart]")) describe(figure);
   showMoment();
 }

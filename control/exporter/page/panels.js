@@ -125,9 +125,17 @@ const CORES = [
       setTone(cell, !worker.pid || worker.state === "flapping" ? "bad" : "");
     },
   },
-  lane("load", (worker) => percent(worker.load), (worker) => above(worker.load, 0.9, 0.98)),
+  lane(
+    "load",
+    (worker) => percent(worker.load),
+    (worker) => above(worker.load, 0.9, 0.98),
+  ),
   lane("sessions", (worker) => count(worker.sessions)),
-  lane("lag", (worker) => duration(worker.lag_s), (worker) => above(worker.lag_s, 0.05, 0.25)),
+  lane(
+    "lag",
+    (worker) => duration(worker.lag_s),
+    (worker) => above(worker.lag_s, 0.05, 0.25),
+  ),
   number((worker) => count(worker.sessions_per_s)),
   number((worker) => memory(worker.memory_bytes)),
   number(
@@ -246,8 +254,7 @@ function showKeys(list, pairs, states) {
     list,
     pairs,
     ([name]) => name,
-    ([name]) =>
-      element("li", states ? { "data-state": name } : {}, element("b"), ` ${name}`),
+    ([name]) => element("li", states ? { "data-state": name } : {}, element("b"), ` ${name}`),
   );
   pairs.forEach(([, value], at) => setText(items[at].firstChild, value));
 }
