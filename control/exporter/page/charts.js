@@ -193,38 +193,34 @@ function drawTimes(context, width, height, now, span, x) {
     context.moveTo(Math.round(px) + 0.5, 0);
     context.lineTo(Math.round(px) + 0.5, height - labelPx - 6);
     context.stroke();
-    if (px < 2.2 * labelPx || px > width - 1.7 * labelPx) continue;
+    if (px < gutter() || px > width - 1.7 * labelPx) continue;
     context.fillStyle = palette.dim;
     context.fillText(clockMinutes.format(at * 1000), px, height - 2);
   }
 }
 
+// Where the data begin: the same in all charts, so that one moment is in one column.
+function gutter() {
+  return 4.2 * labelPx;
+}
+
 function drawScale(context, width, scale, format) {
-  context.textAlign = "left";
+  const left = gutter();
+  context.textAlign = "right";
+  context.textBaseline = "middle";
   context.lineWidth = 1;
+  let lowest = -Infinity;
   for (const { value, y } of scale.ticks) {
     context.strokeStyle = value === 0 ? palette.line : palette.grid;
     context.beginPath();
-    context.moveTo(0, Math.round(y) + 0.5);
+    context.moveTo(left, Math.round(y) + 0.5);
     context.lineTo(width, Math.round(y) + 0.5);
     context.stroke();
-  }
-  // Over the lines of the data, with a margin of the ground's colour around each letter.
-  return () => {
-    context.textAlign = "left";
-    context.textBaseline = "alphabetic";
-    context.lineWidth = 3;
-    context.strokeStyle = palette.card;
+    if (y - lowest < 1.4 * labelPx) continue;
+    lowest = y;
     context.fillStyle = palette.dim;
-    let lowest = -Infinity;
-    for (const { value, y } of scale.ticks) {
-      const base = y < labelPx + 4 ? y + labelPx + 2 : y - 4;
-      if (value === 0 || base - lowest < labelPx + 5) continue;
-      lowest = base;
-      context.strokeText(format(value), 0, base);
-      context.fillText(format(value), 0, base);
-    }
-  };
+    context.fillText(format(value), left - 0.6 * labelPx, y);
+  }
 }
 
 function drawEvents(context, bottom, events, x) {
@@ -270,16 +266,16 @@ function drawChart(canvas, view, { series, format, log = false, least = 1 }) {
   const { context, width, height } = prepare(canvas);
   if (!width || !height) return;
   context.font = `${labelPx}px ${palette.font}`;
-  const [top, bottom] = [4, height - labelPx - 8];
-  const x = (at) => width - 1 - ((view.now - at) / view.span) * (width - 1);
+  const [top, bottom] = [0.6 * labelPx, height - labelPx - 8];
+  const room = width - 1 - gutter();
+  const x = (at) => width - 1 - ((view.now - at) / view.span) * room;
   const scale = log
     ? logScale(view.points, series, top, bottom)
     : linearScale(view.points, series, top, bottom, least);
-  const drawLabels = drawScale(context, width, scale, format);
+  drawScale(context, width, scale, format);
   drawTimes(context, width, height, view.now, view.span, x);
   drawEvents(context, bottom, view.events, x);
-  for (const each of series) tracePath(context, view, each, x, scale, width);
-  drawLabels();
+  for (const each of series) tracePath(context, view, each, x, scale, room);
   if (view.cursor) {
     const dots = series
       .map((each) => [each.values(view.cursor), each])

@@ -301,8 +301,8 @@ function onKey(event) {
 
 function onPointer(event) {
   if (!state.now) return;
-  const { left, width } = event.currentTarget.getBoundingClientRect();
-  lookAt(state.now.at - (1 - (event.clientX - left) / width) * state.span);
+  const { right, width } = event.currentTarget.getBoundingClientRect();
+  lookAt(state.now.at - ((right - event.clientX) / (width - gutter())) * state.span);
 }
 
 function prepareCharts() {
