@@ -53,6 +53,12 @@ MAX_SCRAPERS = 128  # connections at once, a thread each; one more cuts the one 
 REQUEST_BODY_BYTES = 1 << 20  # of a refused request, read so that the client gets to its answer
 SETTLE_S = 2 * HEARTBEAT_S  # a new exporter has heard every living worker by then
 FOLD_AFTER_S = 10 * STALE_S  # silence after which a dead worker's counters become one sum
+HISTORY_S = 900  # what the HUD's charts and events go back, one point a second
+MAX_EVENTS = 200  # of those; more in a quarter of an hour nobody reads
+MAX_STREAMS = 50  # browsers that are told of every second; the next one gets a 503
+STREAM_BUFFER_BYTES = 128 << 10  # kernel memory for one of them; who lets it fill up is cut
+QUANTILE_WINDOW_S = 5  # p99.9 of one second of a slow database would be noise
+CONNECT_WINDOW_S = 60  # hot pipes connect seldom, so a server's quantiles look back further
 
 # --- configuration ---------------------------------------------------------------------------
 MAX_WORKERS = 1_024

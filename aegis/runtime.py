@@ -28,6 +28,7 @@ from aegis.limits import CLAIM_PATIENCE_S
 MAX_DIRECTORY_BYTES = 80  # of the 107 that a unix socket's path may have (unix(7))
 SOCKET_FILES = ("commands.ipc", "reports.ipc", "requests.ipc")
 EXPORTER_SOCKET_FILE = "telemetry.ipc"
+EXPORTER_LEDGER_FILE = "exporter.counters"
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -196,9 +197,13 @@ def send_signal(pidfd: int, number: signal.Signals) -> None:
 
 
 def remove_sockets(runtime_dir: Path) -> None:
-    """Unlink the bus's socket files whose owner is gone; for who holds the controller's claim."""
+    """Unlink what is of no use without its owner: the bus's socket files, an exporter's sums.
+
+    For who holds the controller's claim, when it has found no workers or has ended them.
+    """
     for name in SOCKET_FILES:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             (runtime_dir / name).unlink()
     if read_claim(runtime_dir / Claim("exporter", 0).file_name) is None:
-        (runtime_dir / EXPORTER_SOCKET_FILE).unlink(missing_ok=True)
+        for name in (EXPORTER_SOCKET_FILE, EXPORTER_LEDGER_FILE):
+            (runtime_dir / name).unlink(missing_ok=True)

@@ -39,6 +39,7 @@ _PACKAGES = {
     "redis-server": "redis-server",
     "redis-cli": "redis-tools",
     "redis-benchmark": "redis-tools",
+    "chromium": "chromium",
     "nc": "netcat-openbsd",
     "initdb": "postgresql",
     "pgbench": "postgresql",

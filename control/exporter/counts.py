@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from aegis import metrics
 from aegis.figures import (
     CONNECT_BOUNDS_S,
+    REPLY_BOUNDS_S,
+    SESSION_BOUNDS_S,
     TURN_BOUNDS_S,
+    WAIT_BOUNDS_S,
     Figures,
     Histogram,
     ListenerFigures,
@@ -32,12 +35,18 @@ _USUAL_CONNECT_ERRORS = ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT")
 
 def is_well_formed(figures: Figures) -> bool:
     """Whether lists have the lengths and the slot the range that types cannot tell."""
-    connects = [len(server.connect_seconds.buckets) for server in figures.servers]
+    histograms: list[tuple[Histogram, tuple[float, ...]]]
+    histograms = [(figures.turn_seconds, TURN_BOUNDS_S)]
+    histograms += [(each.session_seconds, SESSION_BOUNDS_S) for each in figures.listeners]
+    histograms += [(each.connect_seconds, CONNECT_BOUNDS_S) for each in figures.servers]
+    for pool in figures.pools:
+        histograms.append((pool.reply_seconds, REPLY_BOUNDS_S))
+        histograms.append((pool.wait_seconds, WAIT_BOUNDS_S))
     return (
         0 <= figures.slot < MAX_WORKERS
+        and len(figures.cpu_seconds) == 2
         and all(len(listener.bytes) == 2 for listener in figures.listeners)
-        and all(length == len(CONNECT_BOUNDS_S) + 1 for length in connects)
-        and len(figures.turn_seconds.buckets) == len(TURN_BOUNDS_S) + 1
+        and all(len(each.buckets) == len(bounds) + 1 for each, bounds in histograms)
     )
 
 

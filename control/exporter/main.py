@@ -1,10 +1,11 @@
 """The exporter's process: telemetry in, HTTP out, nothing that anybody waits for.
 
     workers, controller ──PUSH──▶ main thread: State ──Snapshot──▶ HTTP threads ──▶ scrapers
+                                               └─▶ Hud, once a second ─▶ browsers
 
 The controller runs it on a listening socket that outlives it (--fd); anyone else lets it bind
-metrics.bind. It may be killed at any moment: the workers' next telemetry has all that it knew, but
-for what processes counted that are dead by then.
+metrics.bind. It may be killed at any moment: the workers' next telemetry has all that it knew, and
+what processes had counted that are dead by then is in a file (ledger.py).
 """
 
 import logging
@@ -12,7 +13,9 @@ import os
 import signal
 import socket
 import sys
+from math import ceil
 from pathlib import Path
+from time import monotonic, time
 from typing import Annotated
 
 import typer
@@ -29,6 +32,7 @@ from aegis.runtime import (
     open_runtime_dir,
     take_claim,
 )
+from control.exporter.hud import Hud
 from control.exporter.receiver import Receiver
 from control.exporter.server import Server
 from control.exporter.web import Site
@@ -102,20 +106,29 @@ def _inherited(fd: int) -> socket.socket:
 def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket) -> None:
     receiver = Receiver(runtime_dir)
     try:
-        site = Site(receiver.receive())
+        snapshot = receiver.receive()
+        hud = Hud(snapshot)
+        site = Site(snapshot, hud)
         server = Server(sock, site)
         server.start()
-        log.info("exporter: /metrics on %s port %d", server.server_name, server.server_port)
+        log.info("exporter: HUD and /metrics on %s port %d", server.server_name, server.server_port)
         poller = zmq.Poller()
         poller.register(receiver.socket, zmq.POLLIN)
         poller.register(signals.fileno(), zmq.POLLIN)
         try:
-            while signals.fileno() not in dict(poller.poll(int(HEARTBEAT_S * 1000))):
+            next_tick = now = monotonic()
+            while signals.fileno() not in dict(poller.poll(ceil((next_tick - now) * 1000))):
                 site.snapshot = receiver.receive()
+                now = monotonic()
+                if now >= next_tick:
+                    next_tick = max(next_tick + HEARTBEAT_S, now + HEARTBEAT_S / 2)
+                    hud.see(site.snapshot, now, time())
+                    receiver.save(site.snapshot)
                 if not server.running:
                     raise AegisError("the HTTP thread has ended")
         finally:
             server.stop()
+            hud.streams.close()
     finally:
         receiver.close()
 
@@ -123,7 +136,7 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket) -> No
 def _main(
     config: ConfigOption = None, runtime_dir: RuntimeDirOption = None, fd: FdOption = None
 ) -> None:
-    """Turn the workers' telemetry into Prometheus metrics, over HTTP on metrics.bind."""
+    """Show the workers' telemetry over HTTP on metrics.bind: the HUD and Prometheus metrics."""
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s",

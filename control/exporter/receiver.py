@@ -11,7 +11,8 @@ import zmq
 from aegis import bus
 from aegis.errors import BusError
 from aegis.limits import SEND_HWM
-from aegis.runtime import Claim, read_claim
+from aegis.runtime import Claim, living, read_claim
+from control.exporter.ledger import Ledger
 from control.exporter.state import Snapshot, State
 
 
@@ -27,7 +28,9 @@ class Receiver:
         self._runtime_dir = runtime_dir
         self._file = runtime_dir / "telemetry.ipc"
         self._context = zmq.Context()
-        self._state = State(monotonic(), self._alive)
+        self._state = State(monotonic(), self._alive, self._core)
+        self._ledger = Ledger(runtime_dir)
+        self._state.restore(*self._ledger.read())
         try:
             self.socket = bus.bind(self._context, zmq.PULL, runtime_dir, "telemetry")
         except BusError:
@@ -46,8 +49,16 @@ class Receiver:
         self._stay_reachable()
         return self._state.snapshot()
 
+    def save(self, snapshot: Snapshot) -> None:
+        """Write down what is known, in case this process is killed."""
+        self._ledger.write(snapshot)
+
     def close(self) -> None:
-        """Close the socket and remove its file, which ZeroMQ leaves."""
+        """Close the socket and remove its file, which ZeroMQ leaves; with no worker ours too."""
+        if any(claim.role == "worker" for claim in living(self._runtime_dir)):
+            self._ledger.write(self._state.snapshot())
+        else:
+            self._ledger.remove()
         self._context.destroy(linger=0)
         self._file.unlink(missing_ok=True)
 
@@ -64,4 +75,11 @@ class Receiver:
             raise BusError(f"{self._file}: {error.strerror}") from None
 
     def _alive(self, slot: int, pid: int) -> bool:
-        return read_claim(self._runtime_dir / Claim("worker", pid, slot).file_name) is not None
+        return self._claim(slot, pid) is not None
+
+    def _core(self, slot: int, pid: int) -> int:
+        claim = self._claim(slot, pid)
+        return claim.cpu if claim is not None else -1
+
+    def _claim(self, slot: int, pid: int) -> Claim | None:
+        return read_claim(self._runtime_dir / Claim("worker", pid, slot).file_name)

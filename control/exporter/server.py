@@ -2,7 +2,8 @@
 
 A connection has SCRAPE_TIMEOUT_S from accept to the last byte of its answer, however it spends
 them; when MAX_SCRAPERS are open, the oldest makes room for the next. So a scraper that hangs costs
-a thread for a while and nobody has to wait for it. One request per connection (HTTP/1.0).
+a thread for a while and nobody has to wait for it. One request per connection (HTTP/1.0). An
+application may keep a connection that it has answered on (environ["aegis.keep"]), for a stream.
 """
 
 import contextlib
@@ -11,11 +12,13 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from socketserver import ThreadingMixIn
 from time import monotonic
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-from wsgiref.types import WSGIApplication
+from wsgiref.types import WSGIApplication, WSGIEnvironment
 
 from aegis.limits import MAX_SCRAPERS, SCRAPE_TIMEOUT_S
 
@@ -52,6 +55,7 @@ class Server(ThreadingMixIn, WSGIServer):
         self.set_app(application)
         self._timeout_s, self._most = timeout_s, most
         self._open: dict[socket.socket, float] = {}  # → when accepted, the oldest first
+        self._kept: dict[socket.socket, Callable[[socket.socket], None]] = {}
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self.serve_forever, args=(_POLL_S,), daemon=True)
 
@@ -86,11 +90,19 @@ class Server(ThreadingMixIn, WSGIServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Close a connection that has been answered or has failed."""
-        super().shutdown_request(request)
+        """Close a connection that has been answered or has failed, or give it to who keeps it."""
+        keeper = self._kept.pop(request, None)
+        if keeper is None:
+            super().shutdown_request(request)
         with self._changed:
             self._open.pop(request, None)
             self._changed.notify_all()
+        if keeper is not None:
+            keeper(request)
+
+    def keep(self, request: socket.socket, keeper: Callable[[socket.socket], None]) -> None:
+        """Have `keeper` own the connection once its thread is done with it."""
+        self._kept[request] = keeper
 
     def service_actions(self) -> None:
         """Cut the connections whose time is over."""
@@ -110,6 +122,15 @@ class Server(ThreadingMixIn, WSGIServer):
 
 class _Handler(WSGIRequestHandler):
     """Reads one request; logs none."""
+
+    server: Server
+
+    def get_environ(self) -> WSGIEnvironment:
+        """Return the base class's and ours: the socket, and how to keep it."""
+        return super().get_environ() | {
+            "aegis.socket": self.connection,
+            "aegis.keep": partial(self.server.keep, self.connection),
+        }
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         log.debug("%s: " + format, self.client_address, *args)  # noqa: G003

@@ -8,10 +8,10 @@ A process is folded into its slot's sum when `stopped` was its last word, or whe
 dead. One that is silent and alive (SIGSTOP) keeps its entry, so that its next figures replace the
 last ones instead of being counted beside them; memory is bounded by the processes that live.
 
-Pure but for `alive`; used by one thread. A Snapshot is never changed once it has been made.
+Pure but for `alive` and `core`; used by one thread. A Snapshot is never changed once it is made.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -31,6 +31,8 @@ class Heard:
     figures: Figures
     counts: Counts
     at: float
+    cpu: int = -1
+    """The core it is pinned to; -1 when that is not known."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,16 @@ class Snapshot:
 class State:
     """Collects telemetry."""
 
-    def __init__(self, started: float, alive: Callable[[int, int], bool]) -> None:
-        """`alive` tells of slot and pid whether that worker process still lives."""
+    def __init__(
+        self,
+        started: float,
+        alive: Callable[[int, int], bool],
+        core: Callable[[int, int], int] = lambda slot, pid: -1,  # noqa: ARG005
+    ) -> None:
+        """`alive` tells of slot and pid whether that worker lives, `core` where it is pinned."""
         self._started = started
         self._alive = alive
+        self._core = core
         self._processes: dict[tuple[int, int], Heard] = {}
         self._folded: dict[int, Counts] = {}
         self._heard_at: dict[int, float] = {}
@@ -91,6 +99,14 @@ class State:
             self._hear(message, now)
         else:
             self._bad_messages += 1
+
+    def restore(self, folded: Mapping[int, Counts], heard: Iterable[Heard]) -> None:
+        """Begin with what an exporter before this one knew; only before anything is received."""
+        self._folded = dict(folded)
+        for each in heard:
+            slot, pid = each.figures.slot, each.figures.pid
+            self._processes[slot, pid] = each
+            self._heard_at[slot] = max(self._heard_at.get(slot, 0.0), each.at)
 
     def fold(self, now: float) -> None:
         """Forget the processes that are silent and dead, all but what they have counted."""
@@ -115,8 +131,10 @@ class State:
         last = self._processes.get((slot, pid))
         if last is not None and figures.turns < last.figures.turns:
             self._fold(slot, pid)  # a loop does not turn back: another process got the pid
+            last = None
         self._heard_at[slot] = now
-        self._processes[slot, pid] = Heard(figures, counters(figures), now)
+        cpu = self._core(slot, pid) if last is None else last.cpu
+        self._processes[slot, pid] = Heard(figures, counters(figures), now, cpu)
         if figures.phase == "stopped":
             self._fold(slot, pid)
 

@@ -1,149 +1,29 @@
 """The exporter as a process: real HTTP, real ZeroMQ, real signals, real workers."""
 
-import http.client
-import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
-from typing import NamedTuple
 
 import msgspec
 import pytest
-import zmq
 from prometheus_client.openmetrics import parser as openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from aegis import bus
 from aegis.messages import SeatFigures, Supervision
 from aegis.metrics import CATALOGUE
 from aegis.runtime import living
+from tests.control.exporters import FRONT, Exporter, Place, made_place
 from tests.control.test_exporter_state import worker_figures
-from tests.harness import DEADLINE_S, Rig, bound_socket, receive, receive_all, wait_until
+from tests.harness import DEADLINE_S, Rig, receive, receive_all, wait_until
 
-CONFIG = """
-[metrics]
-bind = "127.0.0.1:{port}"
-[[listener]]
-name = "front"
-bind = "127.0.0.1:1"
-backend = "db"
-[[backend]]
-name = "db"
-servers = ["127.0.0.1:2"]
-"""
 OPENMETRICS = "application/openmetrics-text"
-FRONT = (("listener", "front"), ("worker", "0"))
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: http.client.HTTPMessage
-    text: str
-
-
-class Exporter:
-    """One exporter process, or what is left of it."""
-
-    def __init__(self, directory: Path, port: int, arguments: list[str], fd: int | None) -> None:
-        self.port = port
-        self._log = TemporaryFile()  # noqa: SIM115 - closed in close()
-        command = [sys.executable, "-P", "-W", "error", "-m", "control.exporter"]
-        self.child = subprocess.Popen(
-            [*command, "--runtime-dir", str(directory), *arguments],
-            stderr=self._log,
-            pass_fds=[] if fd is None else [fd],
-        )
-
-    def ask(
-        self,
-        path: str,
-        method: str = "GET",
-        body: bytes = b"",
-        headers: dict[str, str] | None = None,
-    ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE_S)
-        try:
-            connection.request(method, path, body or None, headers or {})
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read().decode())
-        finally:
-            connection.close()
-
-    def series(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-        """Return what /metrics says, by name and labels."""
-        families = parse_text(self.ask("/metrics").text)
-        samples = [sample for family in families for sample in family.samples]
-        return {(s.name, tuple(sorted(s.labels.items()))): s.value for s in samples}
-
-    def accepted(self) -> float | None:
-        return self.series().get(("aegis_sessions_total", FRONT))
-
-    def await_accepted(self, count: float) -> None:
-        wait_until(lambda: self.accepted() == count, f"{count} accepted clients on /metrics")
-
-    def stderr(self) -> str:
-        # By position: the child's offset is ours as well.
-        return os.pread(self._log.fileno(), 1 << 20, 0).decode()
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.child.send_signal(number)
-        return self.child.wait(DEADLINE_S)
-
-    def close(self) -> None:
-        self.child.kill()
-        self.child.wait()
-        self._log.close()
-
-
-class Place:
-    """A runtime directory, a configuration with a free port, and who speaks on the bus there."""
-
-    def __init__(self, own: ExitStack, directory: Path) -> None:
-        self._own = own
-        self.directory = directory
-        self._context = own.enter_context(zmq.Context())
-        self.sock = own.enter_context(bound_socket("tcp4", directory))
-        self.port = int(self.sock.getsockname()[1])
-        self.config = directory / "aegis.toml"
-        self.config.write_text(CONFIG.format(port=self.port))
-
-    def start(self, *, supervised: bool = True) -> Exporter:
-        """Start an exporter; a supervised one gets the socket, another must bind the port."""
-        if not supervised:
-            self.sock.close()
-        fd = self.sock.fileno() if supervised else None
-        given = ["--fd", str(fd)] if fd is not None else ["--config", str(self.config)]
-        exporter = Exporter(self.directory, self.port, given, fd)
-        return self.own(exporter)
-
-    def own(self, exporter: Exporter) -> Exporter:
-        """Make sure that it ends with the test."""
-        self._own.callback(exporter.close)
-        return exporter
-
-    def serving(self, *, supervised: bool = True) -> Exporter:
-        """Start one and wait until it answers."""
-        exporter = self.start(supervised=supervised)
-        wait_until(lambda: "port" in exporter.stderr(), "the exporter's first line")
-        return exporter
-
-    def push_socket(self) -> zmq.Socket[bytes]:
-        """Connect as a worker does."""
-        sock: zmq.Socket[bytes] = bus.connect(self._context, zmq.PUSH, self.directory, "telemetry")
-        self._own.callback(sock.close)
-        return sock
 
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    # Not tmp_path: a unix socket's path has 107 bytes.
-    with TemporaryDirectory(prefix="aegis-") as directory, ExitStack() as own:
-        yield Place(own, Path(directory))
+    with made_place() as place:
+        yield place
 
 
 # --- metrics ---------------------------------------------------------------------------------

@@ -268,10 +268,14 @@ def test_a_slot_that_the_controller_no_longer_has_is_not_mourned() -> None:
 
 def broken_messages() -> dict[str, bytes]:
     encode = msgspec.msgpack.encode
-    unfit: list[Figures] = [worker_figures(1) for _ in range(3)]
+    unfit: list[Figures] = [worker_figures(1) for _ in range(7)]
     unfit[0].listeners[0].bytes = [1]
     unfit[1].servers[0].connect_seconds = Histogram([1, 2])
     unfit[2].turn_seconds = Histogram([])
+    unfit[3].listeners[0].session_seconds = Histogram([1])
+    unfit[4].pools[0].reply_seconds = Histogram([1])
+    unfit[5].pools[0].wait_seconds = Histogram([1])
+    unfit[6].cpu_seconds = []
     return {
         "no msgpack": b"\xc1",
         "empty": b"",
@@ -282,6 +286,10 @@ def broken_messages() -> dict[str, bytes]:
         "one direction": encode(unfit[0]),
         "other connect buckets": encode(unfit[1]),
         "no turn buckets": encode(unfit[2]),
+        "other session buckets": encode(unfit[3]),
+        "other reply buckets": encode(unfit[4]),
+        "other wait buckets": encode(unfit[5]),
+        "no CPU time": encode(unfit[6]),
         "no slot": encode(worker_figures(1, slot=-1)),
         "no possible slot": encode(worker_figures(1, slot=10**6)),
     }

@@ -1,0 +1,110 @@
+"""What the exporter knows, in a file of the runtime directory, for the one that comes after it.
+
+Living workers tell everything again within a second. What the dead ones had counted nobody else
+knows: without the file a killed exporter would take it along, and counters would fall. It is
+written each second and renamed into place, so a reader finds a whole one; not synced, because it
+need not outlive the machine (and another boot's pids and instants mean nothing).
+"""
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from aegis.figures import Figures
+from aegis.metrics import CATALOGUE
+from aegis.runtime import EXPORTER_LEDGER_FILE
+from control.exporter.counts import Counts, counters, is_well_formed
+from control.exporter.state import Heard, Snapshot
+
+_METRICS = {metric.name: metric for metric in CATALOGUE}
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_Row = tuple[str, tuple[str, ...], tuple[float, ...]]
+
+log = logging.getLogger(__name__)
+
+
+class _Process(msgspec.Struct):
+    at: float
+    cpu: int
+    figures: Figures
+
+
+class _Saved(msgspec.Struct):
+    boot: str
+    folded: dict[int, list[_Row]]
+    processes: list[_Process]
+
+
+class Ledger:
+    """The file; only for who holds the exporter's claim."""
+
+    def __init__(self, runtime_dir: Path) -> None:
+        self._path = runtime_dir / EXPORTER_LEDGER_FILE
+        self._boot = _BOOT_ID.read_text().strip()
+        self._failed = False
+
+    def read(self) -> tuple[Mapping[int, Counts], list[Heard]]:
+        """Return the sums of the dead by slot and the last words of the others, or nothing."""
+        try:
+            saved = msgspec.msgpack.decode(self._path.read_bytes(), type=_Saved)
+        except FileNotFoundError:
+            return {}, []
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            log.warning("%s: not understood, counting anew: %s", self._path, error)
+            return {}, []
+        if saved.boot != self._boot:
+            return {}, []
+        folded = {slot: _counts(rows) for slot, rows in saved.folded.items()}
+        return folded, [
+            Heard(each.figures, counters(each.figures), each.at, each.cpu)
+            for each in saved.processes
+            if is_well_formed(each.figures)
+        ]
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write what is known; a disk that is full costs a warning."""
+        saved = _Saved(
+            boot=self._boot,
+            folded={slot: _rows(counts) for slot, counts in snapshot.folded.items()},
+            processes=[_saved(heard) for heard in snapshot.processes],
+        )
+        new = self._path.with_suffix(".new")
+        try:
+            new.write_bytes(msgspec.msgpack.encode(saved))
+            new.replace(self._path)
+        except OSError as error:
+            if not self._failed:
+                log.warning("%s: %s; a killed exporter would forget", self._path, error.strerror)
+            self._failed = True
+        else:
+            self._failed = False
+
+    def remove(self) -> None:
+        """Forget; when there is no worker left whose counters must go on."""
+        for path in (self._path, self._path.with_suffix(".new")):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _saved(heard: Heard) -> _Process:
+    return _Process(heard.at, heard.cpu, heard.figures)
+
+
+def _rows(counts: Counts) -> list[_Row]:
+    return [(metric.name, labels, numbers) for (metric, labels), numbers in counts.items()]
+
+
+def _counts(rows: list[_Row]) -> Counts:
+    """Return the rows that fit the catalogue, which may be another version's."""
+    counts: Counts = {}
+    for name, labels, numbers in rows:
+        metric = _METRICS.get(name)
+        if metric is None or len(labels) != len(metric.labels):
+            continue
+        if len(numbers) == (len(metric.bounds) + 2 if metric.kind == "histogram" else 1):
+            counts[metric, labels] = numbers
+    return counts

@@ -1,0 +1,45 @@
+"""Servers' health, concluded from what workers meet when they connect.
+
+    unknown ──connected──▶ up ◀──no failure for a while── failing
+                           │ ▲                               ▲
+              every attempt│ │connected                      │some attempts fail,
+                     fails ▼ │                               │from whichever state
+                           down                              any
+
+A server that nobody tries keeps its state: that a quiet database is up is not known, only that it
+was. Pure; used by one thread.
+"""
+
+from dataclasses import dataclass
+
+from aegis.limits import QUANTILE_WINDOW_S
+from control.exporter.picture import Health
+
+_FORGIVEN_S = 2 * QUANTILE_WINDOW_S
+
+
+@dataclass
+class ServerHealth:
+    """One server of one backend."""
+
+    health: Health = "unknown"
+    since: float = 0.0
+    """Unix time of the last change."""
+    error: str = ""
+    _failed_at: float = 0.0
+
+    def look(self, wall: float, connects: float, errors: dict[str, float], open_now: int) -> None:
+        """Take in one second: attempts that succeeded and failed, connections there are."""
+        if any(errors.values()):
+            self.error = max(errors, key=lambda name: errors[name])
+            self._failed_at = wall
+            self._become("failing" if connects else "down", wall)
+        elif self.health == "failing":
+            if wall - self._failed_at > _FORGIVEN_S:
+                self._become("up", wall)
+        elif connects or (self.health == "unknown" and open_now):
+            self._become("up", wall)
+
+    def _become(self, health: Health, wall: float) -> None:
+        if health != self.health:
+            self.health, self.since = health, wall
