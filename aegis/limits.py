@@ -53,9 +53,15 @@ REQUEST_BODY_BYTES = 1 << 20  # of a refused request, read so that the client ge
 SETTLE_S = 2 * HEARTBEAT_S  # a new exporter has heard every living worker by then
 FOLD_AFTER_S = 10 * STALE_S  # silence after which a dead worker's counters become one sum
 
+# --- session log -----------------------------------------------------------------------------
+SESSIONS_PER_BATCH = 256  # closed sessions in one message, about 40 KiB; a fuller one goes at once
+SESSION_LOG_DELAY_S = 0.5  # how long a closed session waits at most for its batch to leave
+SESSION_LOG_HWM = 64  # batches queued on either side; beyond that they are dropped and counted
+
 # --- configuration ---------------------------------------------------------------------------
 MAX_WORKERS = 1_024
 MAX_TIMEOUT_S = 30 * 24 * 3600.0
+MAX_SAMPLE = 1_000_000  # of so many sessions one is logged
 MAX_NAME_CHARS = 64  # names become label values and table cells
 MAX_CONNECTIONS = 1_000_000
 MAX_QUEUE = 1_000_000

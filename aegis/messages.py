@@ -3,6 +3,7 @@
     controller ──PUB  commands──▶ workers      Desired
     workers    ──PUSH reports───▶ controller   Report
     workers    ──PUSH telemetry─▶ exporter     Figures
+    workers    ──PUSH sessions──▶ exporter     SessionBatch (aegis/session_records.py)
     controller ──PUSH telemetry─▶ exporter     Supervision
     aegis-ctl  ──REQ  requests──▶ controller   Request → Reply
 
@@ -203,4 +204,4 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
 Request = StatusRequest | Resume | Drain | Stop
 Reply = Status | Accepted | Refused
 Telemetry = Figures | Supervision
-SocketName = Literal["commands", "reports", "requests", "telemetry"]
+SocketName = Literal["commands", "reports", "requests", "telemetry", "sessions"]

@@ -75,6 +75,7 @@ def counters(figures: Figures) -> Counts:
             (metrics.BUS_ERRORS, (worker,)): (figures.bus_errors,),
             (metrics.CPU_SECONDS, (worker, "user")): (figures.cpu_seconds[0],),
             (metrics.CPU_SECONDS, (worker, "system")): (figures.cpu_seconds[1],),
+            (metrics.SESSION_LOG_DROPPED, (worker,)): (figures.session_log_drops,),
         }
     )
     return total_of(parts)
