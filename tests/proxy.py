@@ -40,6 +40,7 @@ _PACKAGES = {
     "redis-cli": "redis-tools",
     "redis-benchmark": "redis-tools",
     "nc": "netcat-openbsd",
+    "promtool": "prometheus",
     "initdb": "postgresql",
     "pgbench": "postgresql",
     "psql": "postgresql-client",

@@ -28,6 +28,10 @@ Counts = dict[Series, tuple[float, ...]]
 # Series that start with an error's first occurrence hide it from rate(); the usual ones start at 0.
 _USUAL_ACCEPT_ERRORS = ("ECONNABORTED", "EMFILE", "ENFILE")
 _USUAL_CONNECT_ERRORS = ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT")
+_LOSSES = (
+    "server_lost", "unexpected", "protocol_error", "reset_failed", "setup_failed", "setup_timeout",
+    "reply_timeout", "abandoned", "error",
+)  # fmt: skip
 
 
 def is_well_formed(figures: Figures) -> bool:
@@ -117,7 +121,7 @@ def _of_pool(worker: str, pool: PoolFigures) -> Counts:
         (metrics.REPLY_SECONDS, labels): _of_histogram(pool.reply_seconds),
         (metrics.WAIT_SECONDS, labels): _of_histogram(pool.wait_seconds),
     }
-    for why, count in pool.losses.items():
+    for why, count in (dict.fromkeys(_LOSSES, 0) | pool.losses).items():
         counts[metrics.PIPES_LOST, (*labels, why)] = (count,)
     for why, count in pool.pins.items():
         counts[metrics.PINS, (*labels, why)] = (count,)

@@ -35,7 +35,7 @@ from aegis.runtime import (
 )
 from control.exporter.receiver import Receiver
 from control.exporter.server import Server
-from control.exporter.session_log import SessionLog
+from control.exporter.session_log import SessionLog, Written
 from control.exporter.web import Site
 from control.sockets import open_listener, probe
 
@@ -135,7 +135,7 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket, conf:
                         break
                     if session_log is not None:
                         session_log.reopen()
-                written = session_log.counts if session_log is not None else None
+                written = session_log.counts if session_log is not None else Written()
                 site.snapshot = replace(receiver.receive(), session_log=written)
                 if not server.running:
                     raise AegisError("the HTTP thread has ended")

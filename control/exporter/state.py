@@ -47,8 +47,8 @@ class Snapshot:
     supervision: Supervision | None = None
     supervision_at: float = 0.0
     bad_messages: int = 0
-    session_log: Written | None = None
-    """What this exporter has written of the session log; None if there is none."""
+    session_log: Written = field(default_factory=Written)
+    """What this exporter has written of the session log."""
 
     def fresh(self, now: float) -> list[Heard]:
         """Return the processes that were heard lately."""

@@ -182,15 +182,18 @@ def test_a_reader_that_hangs_holds_back_the_thread_alone(directory: Path) -> Non
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
         with writing(directory, fifo) as writer:
-            full = SessionBatch(0, 0.0, [RECORD] * 256)
-            wait_until(
-                lambda: not writer.tell(full), "the queues are full: what is sent is refused"
-            )
+            full, sent = SessionBatch(0, 0.0, [RECORD] * 256), 0
+
+            def refused() -> bool:
+                nonlocal sent
+                told = writer.tell(full)
+                sent += told
+                return not told
+
+            wait_until(refused, "the queues are full: what is sent is refused")
             assert writer.log.counts.unwritten == 0
-            while writer.tell(full):  # what was under way
-                pass
             os.close(reader)  # the writer's write(2) ends with EPIPE
-            wait_until(lambda: writer.log.counts.unwritten, "it goes on")
+            wait_until(lambda: sum(writer.log.counts) == 256 * sent, "it goes on")
     finally:
         with contextlib.suppress(OSError):  # closed above
             os.close(reader)
