@@ -9,7 +9,7 @@ from aegis.config import Log
 from aegis.lifecycle import CLOSE_REASONS
 from aegis.limits import SESSION_LOG_HWM, SESSIONS_PER_BATCH
 from aegis.session_records import TERMINATIONS, SessionRecord
-from tests.harness import Proxy, Rig, receive, reset
+from tests.harness import Proxy, Rig, receive, receive_all, reset
 from workers.session_log import Tally
 
 LOG = Log(sessions="/unused: the test is the writer")
@@ -141,7 +141,7 @@ def test_a_client_that_waits_for_a_pipe_is_told_with_its_wait(rig: Rig) -> None:
 
 
 def test_the_bytes_that_a_client_ends_with_are_in_its_record(rig: Rig) -> None:
-    """The close comes before the count when what was just read is what ends the session."""
+    """What was just read is what ends the session."""
     upstream = rig.upstream()
     proxy = rig.proxy(
         upstream.address, listener={"protocol": "resp", "pooling": "multiplex"}, log=LOG
@@ -149,12 +149,17 @@ def test_the_bytes_that_a_client_ends_with_are_in_its_record(rig: Rig) -> None:
     client = proxy.connect()
     request, garbage = b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n", b"*x\r\n"
     client.sendall(request)
-    assert receive(upstream.accept(), len(request)) == request
+    server = upstream.accept()
+    assert receive(server, len(request)) == request
     client.sendall(garbage)
-    assert client.recv(1) == b"", "a reply is due, so nothing can be said"
+    server.sendall(b"$-1\r\n")
+    answers = receive_all(client)
+    assert answers.startswith(b"$-1\r\n")
+    client.close()
     (record,) = records(proxy, 1)
     assert record.reason == "protocol_error"
     assert record.client_bytes == len(request + garbage)
+    assert record.server_bytes == len(answers)
     assert [record.client_bytes, record.server_bytes] == proxy.figures().listeners[0].bytes
 
 
