@@ -199,6 +199,8 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     workers: list[WorkerStatus]
     listeners: list[ListenerStatus]
     backends: list[BackendStatus]
+    cut_in_s: float | None = None
+    """Time until a drain cuts the sessions that are left; None when none is under way."""
 
 
 Request = StatusRequest | Resume | Drain | Stop

@@ -311,6 +311,8 @@ class Controller:
             config=str(self._config_file),
             digest=self._supervisor.digest,
         )
-        return build_status(
-            self._supervisor, self._exporter, controller, self._phase(), self._epoch
-        )
+        phase = self._phase()
+        status = build_status(self._supervisor, self._exporter, controller, phase, self._epoch)
+        if phase not in {"draining", "stopping"}:
+            return status
+        return msgspec.structs.replace(status, cut_in_s=max(0.0, self._deadline - monotonic()))
