@@ -16,7 +16,7 @@ import zmq
 
 from aegis import bus
 from aegis.config import Log
-from aegis.session_records import SessionBatch, SessionRecord
+from aegis.session_records import TERMINATIONS, SessionBatch, SessionRecord
 from control.exporter.session_lines import json_line, tcplog_line
 from control.exporter.session_log import SessionLog
 from tests.end_to_end.echo import Echo, ask
@@ -83,6 +83,20 @@ def test_a_tcplog_line_has_haproxys_fields_in_their_order() -> None:
 def test_a_session_without_a_server_is_told_as_haproxy_does() -> None:
     line = tcplog_line(BATCH, SessionRecord("unix", "fnt", 0.0, "refused", "bck"))
     assert " bck/<NOSRV> -1/-1/0 0 PC " in line
+
+
+def test_the_document_has_every_reason_under_its_code() -> None:
+    document = Path(__file__).parents[2] / "docs" / "observability.md"
+    rows = [line.split("|") for line in document.read_text().splitlines() if "`: a" not in line]
+    told = {
+        (reason, codes[at])
+        for cells in rows
+        if len(cells) == 4 and (codes := re.findall(r"`(..)`", cells[1]))
+        for at, group in enumerate(cells[2].split(";"))
+        for reason in re.findall(r"`(\w+)`", group)
+    }
+    plain = {(reason, code) for reason, code in TERMINATIONS.items() if code != "--"}
+    assert plain <= told
 
 
 def test_a_json_line_has_every_field() -> None:
