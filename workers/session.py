@@ -87,6 +87,8 @@ class Session:
         spare = warm.take() if warm is not None else None
         if spare is not None:
             self.server, self.target = spare
+            if self.note is not None:
+                self.note.submitted(self.target, 0)
             self._relay(self.server)
             return
         backend = self.listener.backend

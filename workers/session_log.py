@@ -81,7 +81,7 @@ class Note:
             self.record.connect_ms = round((now - self._dialled_at) * 1000)
 
     def submitted(self, server: "Server", replies: int) -> None:
-        """Note requests that go to a pipe."""
+        """Note requests that go to a pipe, or a connection that was opened ahead."""
         self.server = server
         record = self.record
         record.requests += replies

@@ -1,7 +1,7 @@
 """Rows about what stands behind and inside: pool, servers, buffers, processes."""
 
 from ops.grafana.panels import Panel, Query, Row
-from ops.grafana.promql import ALL, now, quantile, rate
+from ops.grafana.promql import ALL, now, quantile, quantiles, rate
 
 POOL = Row(
     "Pool: why are clients waiting?",
@@ -27,6 +27,40 @@ POOL = Row(
                 Query(now("aegis_backend_busy", "backend"), "{{backend}} busy"),
             ],
             "short",
+            8,
+        ),
+        Panel(
+            "Time that clients waited",
+            "For a pipe, those who got one: median, p99 and p99.9.",
+            quantiles("aegis_pool_wait_seconds", "backend"),
+            "s",
+            8,
+        ),
+        Panel(
+            "A pipe was ready",
+            "Share of the times that a client needed one. Low: pool_min, or more connections.",
+            [
+                Query(
+                    f"{rate('aegis_pool_hits_total', 'backend')} / "
+                    f"({rate('aegis_pool_hits_total', 'backend')} + "
+                    f"{rate('aegis_pool_misses_total', 'backend')} > 0)",
+                    "{{backend}}",
+                )
+            ],
+            "percentunit",
+            8,
+            maximum=1,
+        ),
+        Panel(
+            "Longest wait",
+            "How long the client that waits longest has waited, by backend.",
+            [
+                Query(
+                    f"max by (backend) (aegis_backend_longest_wait_seconds{{{ALL}}})",
+                    "{{backend}}",
+                )
+            ],
+            "s",
             8,
         ),
         Panel(

@@ -1,7 +1,7 @@
 """Rows about the clients: what they do, what they wait for, and on which core."""
 
 from ops.grafana.panels import Panel, Query, Row
-from ops.grafana.promql import ALL, FAULTS, now, quantile, rate
+from ops.grafana.promql import ALL, FAULTS, heat, now, quantile, quantiles, rate
 
 GLANCE = Row(
     "At a glance",
@@ -16,9 +16,9 @@ GLANCE = Row(
             shows_names=True,
         ),
         Panel(
-            "Sessions per second",
-            "Clients accepted.",
-            [Query(rate("aegis_sessions_total", ""), "sessions")],
+            "Requests per second",
+            "Where pipes are shared: requests sent to servers. Raw listeners count sessions only.",
+            [Query(rate("aegis_requests_total", ""), "requests")],
             "ops",
             3,
             "stat",
@@ -48,13 +48,11 @@ GLANCE = Row(
             "stat",
         ),
         Panel(
-            "Connect p99",
-            "A round trip of the network and the server's accept queue: nothing of Aegis is in it.",
+            "p99",
+            "Reply: from a request's way to a server to its end. Connect: the network's part.",
             [
-                Query(
-                    f"histogram_quantile(0.99, {rate('aegis_connect_seconds_bucket', 'le')})",
-                    "p99",
-                )
+                Query(quantile(0.99, "aegis_reply_seconds"), "reply"),
+                Query(quantile(0.99, "aegis_connect_seconds"), "connect"),
             ],
             "s",
             3,
@@ -86,11 +84,19 @@ TRAFFIC = Row(
     "Traffic",
     [
         Panel(
+            "Requests per second",
+            "Sent to servers where pipes are shared, by backend and protocol.",
+            [Query(rate("aegis_requests_total", "backend, protocol"), "{{backend}} {{protocol}}")],
+            "ops",
+            6,
+            stacked=True,
+        ),
+        Panel(
             "Sessions per second",
             "Clients accepted, by listener.",
             [Query(rate("aegis_sessions_total", "listener"), "{{listener}}")],
             "ops",
-            8,
+            6,
             stacked=True,
         ),
         Panel(
@@ -103,14 +109,14 @@ TRAFFIC = Row(
                 )
             ],
             "Bps",
-            8,
+            6,
         ),
         Panel(
             "Sessions open",
             "By listener. Growing while the rate does not: sessions take longer, or never end.",
             [Query(now("aegis_sessions_active", "listener"), "{{listener}}")],
             "short",
-            8,
+            6,
             stacked=True,
         ),
         Panel(
@@ -142,42 +148,49 @@ LATENCY = Row(
     "Latency: the network and the database, or Aegis?",
     [
         Panel(
-            "Time to connect to servers",
-            "How many connects took how long. A second band at 1 s: lost SYNs or a full queue.",
-            [
-                Query(
-                    f"sum by (le) (increase(aegis_connect_seconds_bucket{{{ALL}}}"
-                    "[$__rate_interval]))",
-                    "{{le}}",
-                )
-            ],
+            "Time to a reply",
+            "How many replies took how long, where pipes are shared; waiting for one is not in it.",
+            [Query(heat("aegis_reply_seconds"), "{{le}}")],
             "s",
             12,
             "heatmap",
         ),
         Panel(
-            "Turns of the loop",
-            "How many took how long: what Aegis itself adds. A cell above 100 ms is a stall.",
-            [
-                Query(
-                    f"sum by (le) (increase(aegis_loop_turn_seconds_bucket{{{ALL}}}"
-                    "[$__rate_interval]))",
-                    "{{le}}",
-                )
-            ],
+            "Time to connect to servers",
+            "How many connects took how long. A second band at 1 s: lost SYNs or a full queue.",
+            [Query(heat("aegis_connect_seconds"), "{{le}}")],
             "s",
             12,
             "heatmap",
+        ),
+        Panel(
+            "Time to a reply, by backend",
+            "Median, p99 and p99.9.",
+            quantiles("aegis_reply_seconds", "backend"),
+            "s",
+            8,
         ),
         Panel(
             "Time to connect, by backend",
             "Median, p99 and p99.9.",
-            [
-                Query(quantile(q, "aegis_connect_seconds", "backend"), "{{backend}} " + name)
-                for q, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"))
-            ],
+            quantiles("aegis_connect_seconds", "backend"),
+            "s",
+            8,
+        ),
+        Panel(
+            "How long sessions last",
+            "Median, p99 and p99.9 of those that have closed, by listener.",
+            quantiles("aegis_session_seconds", "listener"),
+            "s",
+            8,
+        ),
+        Panel(
+            "Turns of the loop",
+            "How many took how long: what Aegis itself adds. A cell above 100 ms is a stall.",
+            [Query(heat("aegis_loop_turn_seconds"), "{{le}}")],
             "s",
             12,
+            "heatmap",
         ),
         Panel(
             "Longest turn of the loop",
@@ -201,30 +214,44 @@ CORES = Row(
             "Share of the time that a loop is at work. All high: more cores. One: look right.",
             [Query(rate("aegis_loop_turn_seconds_sum", "instance, worker"), "worker {{worker}}")],
             "percentunit",
-            6,
+            8,
             maximum=1,
             steps=[("green", None), ("red", 0.9)],
+        ),
+        Panel(
+            "CPU",
+            "Of a worker, user and system. Below busy: somebody else has the core at times.",
+            [Query(rate("aegis_cpu_seconds_total", "instance, worker"), "worker {{worker}}")],
+            "percentunit",
+            8,
+        ),
+        Panel(
+            "Memory",
+            "Resident, by worker. It is flat once all slabs have been touched.",
+            [Query(now("aegis_memory_bytes", "instance, worker"), "worker {{worker}}")],
+            "bytes",
+            8,
         ),
         Panel(
             "Sessions open",
             "By worker. The kernel spreads by hash of addresses: few clients spread badly.",
             [Query(now("aegis_sessions_active", "instance, worker"), "worker {{worker}}")],
             "short",
-            6,
+            8,
         ),
         Panel(
             "Sessions per second",
             "By worker.",
             [Query(rate("aegis_sessions_total", "instance, worker"), "worker {{worker}}")],
             "ops",
-            6,
+            8,
         ),
         Panel(
             "Bandwidth",
             "Both ways together, by worker: a few heavy sessions make one core hot.",
             [Query(rate("aegis_received_bytes_total", "instance, worker"), "worker {{worker}}")],
             "Bps",
-            6,
+            8,
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""/metrics against the load generator's own counts: the same to the last session and byte.
+"""/metrics against the load generator's own counts: the same to the last session, request and byte.
 
 A worker is killed while nothing is in flight and all it has counted is told; what it had counted
 must stay, and its successor's counts must come on top.
@@ -24,6 +24,8 @@ class Counted:
     sessions: int = 0
     sent: int = 0
     received: int = 0
+    requests: int = 0
+    """Where pipes are shared."""
 
 
 def metric(text: str, name: str, **labels: str) -> int:
@@ -42,6 +44,7 @@ def shown(aegis: Aegis, listener: str) -> Counted:
         metric(text, "aegis_sessions_total", listener=listener),
         metric(text, received, listener=listener, **{"from": "client"}),
         metric(text, received, listener=listener, **{"from": "server"}),
+        metric(text, "aegis_requests_total", protocol=listener),
     )
 
 
@@ -63,19 +66,20 @@ class Front:
             question = rng.randbytes(rng.randint(1, 50_000))
             with connect(self.binds["raw"]) as client:
                 assert ask(client, question) == question
-            self._count("raw", len(question), len(question))
+            self._count("raw", len(question))
             lines = rng.randint(1, 20)
             request = b"".join(b"LINE %d\n" % rng.randint(1, 10**6) for _ in range(lines))
             with connect(self.binds["line"]) as client:
                 client.sendall(request)
                 assert receive(client, len(request)) == request
-            self._count("line", len(request), len(request))
+            self._count("line", len(request), lines)
 
-    def _count(self, listener: str, sent: int, received: int) -> None:
+    def _count(self, listener: str, size: int, requests: int = 0) -> None:
         counted = self.counted[listener]
         counted.sessions += 1
-        counted.sent += sent
-        counted.received += received
+        counted.sent += size
+        counted.received += size
+        counted.requests += requests
 
 
 @pytest.fixture
@@ -108,7 +112,7 @@ def drain_and_start(aegis: Aegis) -> None:
 
 
 @pytest.mark.parametrize("fault", [kill_worker, kill_exporter, drain_and_start])
-def test_metrics_equal_the_clients_counts_to_the_last_session_and_byte(
+def test_metrics_equal_the_clients_counts_to_the_last_session_request_and_byte(
     front: Front, rng: random.Random, fault: Callable[[Aegis], None]
 ) -> None:
     for round_ in range(3):
