@@ -66,13 +66,13 @@ class Intake(ClientEnd):
         if self.held is not None:
             self.held += view[:count]
             loop.held_bytes += count
-            self.listener.figures.bytes[0] += count
+            self.bytes[0] += count
             self.go_on()
             return
         used = self.process(buffer, view, 0, count)
         if scarce:
             count = self._consume(buffer, used, count)
-        self.listener.figures.bytes[0] += count
+        self.bytes[0] += count
         if used < count:
             self._hold(view, used, count)
         self.update()

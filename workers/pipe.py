@@ -149,6 +149,8 @@ class Pipe(ServerEnd):
     ) -> None:
         """Queue whole requests, or a piece of one that streams (0 replies), for the turn's end."""
         self._out += data
+        if client.note is not None:
+            client.note.submitted(self.target, replies)
         if replies:
             owed = self._owed
             if owed and owed[-1][0] is client and owed[-1][2] == note == 0:
