@@ -23,12 +23,11 @@ _FEWEST_ROWS = 3
 
 SORTS: dict[str, Callable[[Lane], float]] = {
     "slot": lambda lane: lane.slot,
-    "load": lambda lane: -(lane.load if lane.load is not None else lane.busy),
-    "busy": lambda lane: -lane.busy,
+    "load": lambda lane: -lane.load,
     "lag": lambda lane: -lane.lag_s,
     "sessions": lambda lane: -lane.sessions,
     "rate": lambda lane: -lane.sessions_per_s,
-    "memory": lambda lane: -(lane.rss_bytes or 0),
+    "memory": lambda lane: -lane.memory_bytes,
 }
 
 
@@ -58,11 +57,10 @@ _WORKERS = [
     Column("core", 80, lambda w: str(w.cpu) if w.cpu >= 0 else "-"),
     Column("phase", 0, _phase),
     Column("load", 0, lambda w: share(w.load)),
-    Column("busy", 70, lambda w: share(w.busy)),
     Column("lag", 0, lambda w: seconds(w.lag_s)),
     Column("sessions", 0, lambda w: f"{w.sessions:,}"),
     Column("new/s", 60, lambda w: rate(w.sessions_per_s)),
-    Column("memory", 100, lambda w: size(w.rss_bytes)),
+    Column("memory", 100, lambda w: size(w.memory_bytes)),
     Column("slabs", 100, lambda w: f"{w.slabs_used}/{w.slabs}"),
     Column("restarts", 80, lambda w: str(w.restarts)),
 ]
@@ -183,9 +181,9 @@ def rate(per_s: float | None) -> str:
     return f"{per_s:,.0f}" if per_s >= 100 or not per_s else f"{per_s:.3g}"
 
 
-def share(part: float | None) -> str:
+def share(part: float) -> str:
     """Return a share in percent."""
-    return "-" if part is None else f"{part:.0%}"
+    return f"{part:.0%}"
 
 
 def seconds(value: float | None) -> str:
