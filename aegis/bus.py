@@ -7,6 +7,7 @@ peer that is slow or gone costs a dropped message, which the next one makes up f
     reports    PULL binds controller │ PUSH   worker
     requests   ROUTER     controller │ REQ    aegis-ctl
     telemetry  PULL binds exporter   │ PUSH   worker, controller
+    sessions   PULL binds exporter   │ PUSH   worker
 """
 
 from collections.abc import Callable
@@ -17,7 +18,13 @@ import msgspec
 import zmq
 
 from aegis.errors import BusError
-from aegis.limits import MESSAGE_BYTES, REPORTS_HWM, REQUEST_TIMEOUT_S, SEND_HWM
+from aegis.limits import (
+    MESSAGE_BYTES,
+    REPORTS_HWM,
+    REQUEST_TIMEOUT_S,
+    SEND_HWM,
+    SESSION_LOG_HWM,
+)
 from aegis.messages import Reply, Request, SocketName
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -39,6 +46,8 @@ def bind(context: zmq.Context[Any], kind: int, runtime_dir: Path, name: SocketNa
         BusError: the endpoint cannot be bound.
     """
     sock = _socket(context, kind)
+    if name == "sessions":
+        sock.setsockopt(zmq.RCVHWM, SESSION_LOG_HWM)
     try:
         sock.bind(endpoint(runtime_dir, name))
     except zmq.ZMQError as error:
@@ -52,7 +61,7 @@ def connect(context: zmq.Context[Any], kind: int, runtime_dir: Path, name: Socke
     if kind == zmq.SUB:
         sock.subscribe(b"")
     elif kind == zmq.PUSH:  # without a peer it would keep them all, and hand a new one old news
-        sock.setsockopt(zmq.SNDHWM, REPORTS_HWM)
+        sock.setsockopt(zmq.SNDHWM, SESSION_LOG_HWM if name == "sessions" else REPORTS_HWM)
     sock.connect(endpoint(runtime_dir, name))
     return sock
 

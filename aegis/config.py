@@ -25,6 +25,7 @@ from aegis.addresses import (
 )
 from aegis.config_problems import one_of
 from aegis.framers import BUILT_POOLINGS, POOLINGS
+from aegis.logs import LogFormat
 
 # `$` alone would let a trailing newline through.
 _NAME_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{limits.MAX_NAME_CHARS - 1}}}$(?!\n)"
@@ -51,6 +52,15 @@ Pooling = Annotated[str, Meta(extra_json_schema={"enum": list(BUILT_POOLINGS)})]
 Timeout = Annotated[float, Meta(ge=0, le=limits.MAX_TIMEOUT_S)]
 PositiveTimeout = Annotated[float, Meta(gt=0, le=limits.MAX_TIMEOUT_S)]
 Keepalive = Annotated[int, Meta(ge=0, le=limits.MAX_KEEPALIVE_S)]
+_LOG_FILE_ALLOWED = '"" (none), "-" (standard output of the exporter) or an absolute path'
+
+
+def _parse_log_file(text: str) -> None:
+    if (text not in {"", "-"} and not text.startswith("/")) or "\0" in text:
+        raise ValueError(_LOG_FILE_ALLOWED)
+
+
+LogFile = Annotated[str, Meta(extra={"allowed": _LOG_FILE_ALLOWED, "parse": _parse_log_file})]
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,6 +69,31 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     bind: Annotated[
         TcpAddress, Meta(description="TCP address of the exporter: `/metrics` and the HUD at `/`.")
     ] = "127.0.0.1:8082"
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is written about events, and about each session when it has closed."""
+
+    format: Annotated[
+        LogFormat,
+        Meta(description="How events go to standard error: lines of text, or JSON objects."),
+    ] = "text"
+    sessions: Annotated[
+        LogFile,
+        Meta(description="File of the session log, which the exporter writes."),
+    ] = ""
+    sessions_format: Annotated[
+        Literal["tcplog", "json"],
+        Meta(description="How a session is written: HAProxy's tcplog line, or a JSON object."),
+    ] = "tcplog"
+    sessions_sample: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=limits.MAX_SAMPLE,
+            description="One in so many sessions of each worker is written; 1 = all.",
+        ),
+    ] = 1
 
 
 class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -225,6 +260,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         ),
     ] = 256
     metrics: Annotated[Metrics, Meta(description="The exporter.")] = Metrics()
+    log: Annotated[Log, Meta(description="Events and sessions.")] = Log()
     listeners: Annotated[
         tuple[Listener, ...], Meta(min_length=1, description="Where clients connect.")
     ] = msgspec.field(name="listener")

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import inspect
 
-from aegis.config import Backend, Config, Listener, Metrics
+from aegis.config import Backend, Config, Listener, Log, Metrics
 from aegis.config_problems import show_value
 from aegis.config_table import allowed
 
@@ -23,6 +23,7 @@ REFERENCE_FILE = "configuration.md"
 _TABLES: dict[str, type[msgspec.Struct]] = {
     "Config": Config,
     "Metrics": Metrics,
+    "Log": Log,
     "Listener": Listener,
     "Backend": Backend,
 }

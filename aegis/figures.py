@@ -143,6 +143,8 @@ class Figures(msgspec.Struct, tag="figures"):
     """Spent in [user, system] mode."""
     memory_bytes: int = 0
     """Resident set size."""
+    session_log_drops: int = 0
+    """Closed sessions for whose record there was no room on the way to the session log."""
     backends: list[BackendFigures] = []
     pools: list[PoolFigures] = []
 

@@ -60,9 +60,15 @@ STREAM_BUFFER_BYTES = 128 << 10  # kernel memory for one of them; who lets it fi
 QUANTILE_WINDOW_S = 5  # p99.9 of one second of a slow database would be noise
 CONNECT_WINDOW_S = 60  # hot pipes connect seldom, so a server's quantiles look back further
 
+# --- session log -----------------------------------------------------------------------------
+SESSIONS_PER_BATCH = 256  # closed sessions in one message, about 40 KiB; a fuller one goes at once
+SESSION_LOG_DELAY_S = 0.5  # how long a closed session waits at most for its batch to leave
+SESSION_LOG_HWM = 64  # batches queued on either side; beyond that they are dropped and counted
+
 # --- configuration ---------------------------------------------------------------------------
 MAX_WORKERS = 1_024
 MAX_TIMEOUT_S = 30 * 24 * 3600.0
+MAX_SAMPLE = 1_000_000  # of so many sessions one is logged
 MAX_NAME_CHARS = 64  # names become label values and table cells
 MAX_CONNECTIONS = 1_000_000
 MAX_QUEUE = 1_000_000

@@ -3,6 +3,7 @@
     controller ──PUB  commands──▶ workers      Desired
     workers    ──PUSH reports───▶ controller   Report
     workers    ──PUSH telemetry─▶ exporter     Figures
+    workers    ──PUSH sessions──▶ exporter     SessionBatch (aegis/session_records.py)
     controller ──PUSH telemetry─▶ exporter     Supervision
     aegis-ctl  ──REQ  requests──▶ controller   Request → Reply
 
@@ -198,9 +199,11 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     workers: list[WorkerStatus]
     listeners: list[ListenerStatus]
     backends: list[BackendStatus]
+    cut_in_s: float | None = None
+    """Time until a drain cuts the sessions that are left; None when none is under way."""
 
 
 Request = StatusRequest | Resume | Drain | Stop
 Reply = Status | Accepted | Refused
 Telemetry = Figures | Supervision
-SocketName = Literal["commands", "reports", "requests", "telemetry"]
+SocketName = Literal["commands", "reports", "requests", "telemetry", "sessions"]

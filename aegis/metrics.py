@@ -200,6 +200,11 @@ BUS_ERRORS = _counter(
 
 CPU_SECONDS = _counter("aegis_cpu_seconds_total", "worker mode", "CPU time of the worker.")
 MEMORY = _gauge("aegis_memory_bytes", "worker", "Resident set size of the slot's processes.")
+SESSION_LOG_DROPPED = _counter(
+    "aegis_session_log_dropped_total",
+    "worker",
+    "Closed sessions that are not in the session log, because its writer was behind or absent.",
+)
 
 # --- processes -------------------------------------------------------------------------------
 WORKER_PHASE = _gauge(
@@ -221,6 +226,14 @@ EXPORTER_RESTARTS = _counter(
 )
 BAD_MESSAGES = _counter(
     "aegis_exporter_bad_messages_total", "", "Messages that the exporter could not understand."
+)
+SESSION_LOG_WRITTEN = _counter(
+    "aegis_session_log_written_total", "", "Sessions that were written to the session log."
+)
+SESSION_LOG_UNWRITTEN = _counter(
+    "aegis_session_log_unwritten_total",
+    "",
+    "Sessions that could not be written to the session log: disk full, no such directory.",
 )
 BUILD = Metric("aegis_build_info", "info", ("version",), "Version of the exporter; always 1.")
 

@@ -27,8 +27,8 @@ from aegis.limits import CLAIM_PATIENCE_S
 
 MAX_DIRECTORY_BYTES = 80  # of the 107 that a unix socket's path may have (unix(7))
 SOCKET_FILES = ("commands.ipc", "reports.ipc", "requests.ipc")
-EXPORTER_SOCKET_FILE = "telemetry.ipc"
 EXPORTER_LEDGER_FILE = "exporter.counters"
+EXPORTER_FILES = ("telemetry.ipc", "sessions.ipc", EXPORTER_LEDGER_FILE)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -205,5 +205,5 @@ def remove_sockets(runtime_dir: Path) -> None:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             (runtime_dir / name).unlink()
     if read_claim(runtime_dir / Claim("exporter", 0).file_name) is None:
-        for name in (EXPORTER_SOCKET_FILE, EXPORTER_LEDGER_FILE):
+        for name in EXPORTER_FILES:
             (runtime_dir / name).unlink(missing_ok=True)

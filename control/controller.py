@@ -160,7 +160,7 @@ class Controller:
         self._wakeup.setblocking(False)
         self._signals.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1):
             signal.signal(number, lambda *_: None)  # the wake-up byte is what counts
         self._poller = zmq.Poller()
         for source in (self._signals.fileno(), self._reports, self._requests):
@@ -169,7 +169,9 @@ class Controller:
     def _spawn_exporter(self, seat: Seat) -> Process:
         del seat
         assert self._metrics is not None
-        process = spawn_exporter(self._config_file, self._runtime_dir, self._metrics.fileno())
+        process = spawn_exporter(
+            self._config_file, self._runtime_dir, self._metrics.fileno(), self._config.log
+        )
         process.serving_since = process.started  # its socket listens, so it is reachable
         return process
 
@@ -185,8 +187,11 @@ class Controller:
                 self._supervisor.share(self._epoch)
             else:
                 for number in self._signals.recv(256):
-                    if number != signal.SIGCHLD:  # which is only there to wake us
-                        log.info("%s", signal.Signals(number).name)
+                    if number == signal.SIGUSR1:
+                        self._reopen_logs()
+                    elif number != signal.SIGCHLD:  # which is only there to wake us
+                        name = signal.Signals(number).name
+                        log.info("%s", name, extra={"event": "signal", "signal": name})
                         self._stop(Stop(now=self._supervisor.goal == "stopped"))
         now = monotonic()
         self._supervisor.tick(now)
@@ -197,6 +202,11 @@ class Controller:
         if now >= self._next_heartbeat:
             self._publish()
             self._next_heartbeat = now + HEARTBEAT_S
+
+    def _reopen_logs(self) -> None:
+        """Pass SIGUSR1 on to who has the session log's file."""
+        if self._exporter is not None and self._exporter.current is not None:
+            self._exporter.current.signal(signal.SIGUSR1)
 
     def _finished(self) -> bool:
         if not self._exporter_may_go():
@@ -279,7 +289,7 @@ class Controller:
     def _set_goal(self, goal: Goal, timeout_s: float | None) -> Accepted:
         """Move to a goal; the one that is set already keeps its deadline unless told another."""
         if goal != self._supervisor.goal or timeout_s is not None:
-            log.info("goal: %s", goal)
+            log.info("goal: %s", goal, extra={"event": "goal", "goal": goal})
             timeout_s = self._config.drain_timeout_s if timeout_s is None else timeout_s
             self._supervisor.goal = goal
             self._deadline = 0.0 if goal == "serving" else monotonic() + timeout_s
@@ -301,6 +311,8 @@ class Controller:
             config=str(self._config_file),
             digest=self._supervisor.digest,
         )
-        return build_status(
-            self._supervisor, self._exporter, controller, self._phase(), self._epoch
-        )
+        phase = self._phase()
+        status = build_status(self._supervisor, self._exporter, controller, phase, self._epoch)
+        if phase not in {"draining", "stopping"}:
+            return status
+        return msgspec.structs.replace(status, cut_in_s=max(0.0, self._deadline - monotonic()))

@@ -1,6 +1,5 @@
 """Start a controller: configuration, runtime directory, claim, then the loop."""
 
-import logging
 import os
 import resource
 import sys
@@ -11,6 +10,7 @@ import typer
 
 from aegis.config_file import find_config, load_config
 from aegis.errors import AegisError
+from aegis.logs import FORMAT_VARIABLE, LOG_FORMATS, configure_logging
 from aegis.runtime import Claim, default_runtime_dir, drop_claim, open_runtime_dir, take_claim
 from control.controller import Controller
 
@@ -31,6 +31,26 @@ NoExporterOption = Annotated[
 ]
 
 
+def _choose_format(chosen: str | None) -> str | None:
+    if chosen is not None:
+        if chosen not in LOG_FORMATS:
+            raise typer.BadParameter(f"{chosen!r}: {' or '.join(LOG_FORMATS)}")
+        os.environ[FORMAT_VARIABLE] = chosen  # for the processes that we start as well
+    return chosen
+
+
+LogFormatOption = Annotated[
+    str | None,
+    typer.Option(
+        "--log-format",
+        metavar="FORMAT",
+        envvar=FORMAT_VARIABLE,
+        callback=_choose_format,
+        help="text or json, in place of log.format of the configuration.",
+    ),
+]
+
+
 def run_controller(config_file: Path, runtime_dir: Path, *, with_exporter: bool) -> None:
     """Serve in the foreground until stopped.
 
@@ -42,10 +62,7 @@ def run_controller(config_file: Path, runtime_dir: Path, *, with_exporter: bool)
     claim = Claim("controller", os.getpid())
     take_claim(runtime_dir, claim)
     try:
-        logging.basicConfig(
-            level=logging.INFO,
-            format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s",
-        )
+        configure_logging(config.log.format)
         _raise_fd_limit()
         Controller(config, config_file, runtime_dir, with_exporter=with_exporter).run()
     finally:
@@ -62,8 +79,10 @@ def _main(
     config: ConfigOption = None,
     runtime_dir: RuntimeDirOption = None,
     no_exporter: NoExporterOption = False,
+    log_format: LogFormatOption = None,
 ) -> None:
     """Run the controller of an Aegis in the foreground; `aegis-ctl` talks to it."""
+    del log_format  # its callback has done it
     try:
         run_controller(
             config or find_config(),

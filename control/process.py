@@ -13,6 +13,7 @@ from time import monotonic
 
 import msgspec
 
+from aegis.config import Log
 from aegis.messages import Boot, Report
 from aegis.runtime import send_signal
 
@@ -74,16 +75,25 @@ def spawn_worker(boot: Boot) -> Process:
         os.close(memory)
 
 
-def spawn_exporter(config_file: Path, runtime_dir: Path, fd: int) -> Process:
-    """Start the exporter on the listening socket `fd`, which outlives it."""
+def spawn_exporter(config_file: Path, runtime_dir: Path, fd: int, log: Log) -> Process:
+    """Start the exporter on the listening socket `fd`, which outlives it.
+
+    It is told what it needs of the configuration: the file may be another, or broken, by now.
+    """
     arguments = ["--config", str(config_file), "--runtime-dir", str(runtime_dir), "--fd", str(fd)]
+    arguments += ["--log", msgspec.json.encode(log).decode()]
     return _spawn(["control.exporter", *arguments], subprocess.DEVNULL, [fd])
 
 
 def _spawn(module: list[str], stdin: int, fds: list[int]) -> Process:
     # A session of its own: Ctrl-C in the terminal is the controller's to handle. -P: the current
     # directory is not to be searched for modules.
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", *module], stdin=stdin, pass_fds=fds, start_new_session=True
-    )
+    # SIGUSR1 would kill a newborn; a mask is inherited, and undone by who has a handler.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", *module], stdin=stdin, pass_fds=fds, start_new_session=True
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return Process(child.pid, os.pidfd_open(child.pid), child)

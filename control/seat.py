@@ -69,14 +69,24 @@ class Seat:
                 self._start(now)
         elif process.serving_since is None:
             if now > process.started + WORKER_START_DEADLINE_S:
-                log.error("%s (pid %d) does not get ready: killing it", self.name, process.pid)
+                log.error(
+                    "%s (pid %d) does not get ready: killing it",
+                    self.name,
+                    process.pid,
+                    extra=self._event("not_ready", of_pid=process.pid),
+                )
                 process.signal(signal.SIGKILL)
         elif now > process.serving_since + STABLE_AFTER_S and self._deaths:
             self._deaths.clear()
             self._backoff_s = 0.0
         for each in self.processes:
             if each.kill_at is not None and now > each.kill_at:
-                log.warning("%s (pid %d) is overdue: killing it", self.name, each.pid)
+                log.warning(
+                    "%s (pid %d) is overdue: killing it",
+                    self.name,
+                    each.pid,
+                    extra=self._event("overdue", of_pid=each.pid),
+                )
                 each.kill_at = None
                 each.signal(signal.SIGKILL)
 
@@ -99,14 +109,23 @@ class Seat:
         except OSError as error:
             self._died(f"cannot start: {error}", now)
             return
-        log.info("%s: started pid %d", self.name, self.current.pid)
+        pid = self.current.pid
+        log.info("%s: started pid %d", self.name, pid, extra=self._event("started", of_pid=pid))
 
     def _died(self, how: str, now: float) -> None:
         self.last_exit = how
         self.restarts += 1
         self._deaths.append(now)
         self._start_at = now + self._backoff_s
-        log.error("%s: %s; next start in %.1f s", self.name, how, self._backoff_s)
+        fields = self._event("died", how=how)
+        log.error("%s: %s; next start in %.1f s", self.name, how, self._backoff_s, extra=fields)
         self._backoff_s = min(max(self._backoff_s * 2, BACKOFF_MIN_S), BACKOFF_MAX_S)
         if self.flapping:
-            log.error("%s is flapping: %d deaths in a row", self.name, FLAPPING_DEATHS)
+            fields = self._event("flapping")
+            log.error(
+                "%s is flapping: %d deaths in a row", self.name, FLAPPING_DEATHS, extra=fields
+            )
+
+    def _event(self, event: str, **more: object) -> dict[str, object]:
+        """Return the fields of an event of this seat, for the log."""
+        return {"event": event, "seat": self.name, "restarts": self.restarts} | more

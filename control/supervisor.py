@@ -139,7 +139,8 @@ class Supervisor:
             self._sockets[slot] = sockets
         fit = report.config == self.digest and report.figures.phase in {"serving", "drained"}
         if fit and seat.current is None:
-            log.info("%s: adopted pid %d", seat.name, process.pid)
+            fields = {"event": "adopted", "seat": seat.name, "of_pid": process.pid}
+            log.info("%s: adopted pid %d", seat.name, process.pid, extra=fields)
             process.serving_since = monotonic()
             seat.current = process
         else:
@@ -166,13 +167,15 @@ class Supervisor:
         phase = report.figures.phase
         if process.serving_since is None and phase in {"serving", "drained"}:
             process.serving_since = monotonic()
-            log.info("%s: pid %d is %s", seat.name, process.pid, phase)
+            fields = {"event": "ready", "seat": seat.name, "of_pid": process.pid, "phase": phase}
+            log.info("%s: pid %d is %s", seat.name, process.pid, phase, extra=fields)
             for predecessor in seat.retiring:
                 if predecessor.pid not in self.retired:
                     self.retire(predecessor)
         leaving = not report.fds  # it was sent SIGTERM, or told by a controller before us
         if leaving and self.goal != "stopped":
-            log.info("%s: pid %d leaves its slot", seat.name, process.pid)
+            fields = {"event": "leaves", "seat": seat.name, "of_pid": process.pid}
+            log.info("%s: pid %d leaves its slot", seat.name, process.pid, extra=fields)
             seat.current = None
             seat.retiring.append(process)
             self.retire(process)

@@ -30,6 +30,7 @@ from aegis.config import Backend, Config, Listener
 from aegis.figures import Figures
 from aegis.lifecycle import Goal
 from aegis.messages import Boot, Desired, Report
+from aegis.session_records import SessionBatch, SessionRecord
 
 DEADLINE_S = 20.0
 """Generous: the machine may be busy with others' tests. Nothing waits for it when all is well."""
@@ -176,6 +177,8 @@ class ControllerBus:
         self._context = zmq.Context()
         self.commands = bus.bind(self._context, zmq.PUB, runtime_dir, "commands")
         self._reports = bus.bind(self._context, zmq.PULL, runtime_dir, "reports")
+        self._runtime_dir = runtime_dir
+        self._sessions: Any = None
         self._telemetry = None
         if telemetry:
             self._telemetry = bus.bind(self._context, zmq.PULL, runtime_dir, "telemetry")
@@ -215,6 +218,13 @@ class ControllerBus:
         self.desired = msgspec.structs.replace(self.desired, epoch=epoch)
         bus.send(self.commands, self.desired)
         return self.report(pid, lambda r: r.epoch == epoch, f"epoch {epoch}").figures
+
+    def next_sessions(self) -> list[SessionRecord]:
+        """Return what a worker told the session log, waiting for it; the first call binds."""
+        if self._sessions is None:
+            self._sessions = bus.bind(self._context, zmq.PULL, self._runtime_dir, "sessions")
+        assert self._sessions.poll(DEADLINE_S * 1000), "no sessions"
+        return msgspec.msgpack.decode(self._sessions.recv(), type=SessionBatch).records
 
     def next_telemetry(self) -> Figures:
         """Return what a worker told the exporter, waiting for it."""

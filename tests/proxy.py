@@ -41,6 +41,7 @@ _PACKAGES = {
     "redis-benchmark": "redis-tools",
     "chromium": "chromium",
     "nc": "netcat-openbsd",
+    "promtool": "prometheus",
     "initdb": "postgresql",
     "pgbench": "postgresql",
     "psql": "postgresql-client",
@@ -142,6 +143,7 @@ class Aegis:
         listeners: Tables | None = None,
         backends: Tables | None = None,
         workers: int = 2,
+        log: dict[str, Any] | None = None,
         **top: Any,
     ) -> None:
         """Write the configuration: by default listener `front` for backend `db`."""
@@ -150,7 +152,7 @@ class Aegis:
         lines = [
             f"{key} = {json.dumps(value)}" for key, value in (top | {"workers": workers}).items()
         ]
-        lines += ["[metrics]", f'bind = "{self.metrics}"']
+        lines += ["[metrics]", f'bind = "{self.metrics}"', "[log]", *_toml(log or {})]
         for name, table in listeners.items():
             lines += ["[[listener]]", *_toml({"name": name, "backend": "db"} | table)]
         for name, table in backends.items():

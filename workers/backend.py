@@ -142,6 +142,11 @@ class Backend:
             self._claimants.popleft().room()
 
     @property
+    def claims(self) -> int:
+        """How many wait for room, pools included."""
+        return len(self._claimants)
+
+    @property
     def sessions_waiting(self) -> int:
         """Sessions without pipes that wait for room; clients of pools wait there."""
         return sum(1 for claimant in self._claimants if not isinstance(claimant, Shrinkable))

@@ -7,6 +7,7 @@ as a backstop.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import zmq
@@ -14,6 +15,7 @@ import zmq
 from aegis import bus
 from aegis.figures import Figures
 from aegis.messages import Desired, Report
+from aegis.session_records import SessionBatch
 
 _decode = msgspec.msgpack.Decoder(Desired).decode
 
@@ -28,6 +30,8 @@ class Bus:
         self._commands = bus.connect(self._context, zmq.SUB, runtime_dir, "commands")
         self._reports = bus.connect(self._context, zmq.PUSH, runtime_dir, "reports")
         self._telemetry = bus.connect(self._context, zmq.PUSH, runtime_dir, "telemetry")
+        self._sessions: Any = None
+        self._runtime_dir = runtime_dir
         self._figures = figures
         self._on_command = on_command
 
@@ -59,6 +63,12 @@ class Bus:
             self._figures.longest_turn_s = 0.0
         else:
             self._figures.bus_drops += 1
+
+    def sessions(self, batch: SessionBatch) -> bool:
+        """Tell the session log; False when there is no room."""
+        if self._sessions is None:
+            self._sessions = bus.connect(self._context, zmq.PUSH, self._runtime_dir, "sessions")
+        return bus.send(self._sessions, batch)
 
     def fail(self, error: Exception) -> None:
         """Let the worker die: one that cannot apply commands must be replaced."""

@@ -20,6 +20,7 @@ from workers.timers import UNARMED
 if TYPE_CHECKING:
     from workers.listener import Listener
     from workers.pipe import Pipe
+    from workers.session_log import Note
     from workers.slab import Slab
 
 
@@ -27,25 +28,9 @@ class ClientEnd:
     """A client's socket; SharedSession adds what is done with what it says."""
 
     __slots__ = (
-        "_blocked",
-        "_bytes",
-        "_ending",
-        "_eof",
-        "_gone",
-        "_held_up",
-        "_lingering",
-        "_mask",
-        "_out",
-        "_out_end",
-        "_out_start",
-        "_send",
-        "accepted_at",
-        "active_at",
-        "client",
-        "listener",
-        "loop",
-        "slot",
-        "until",
+        "_blocked", "_ending", "_eof", "_gone", "_held_up", "_lingering", "_mask", "_out",
+        "_out_end", "_out_start", "_send", "accepted_at", "active_at", "bytes", "client",
+        "listener", "loop", "note", "slot", "until",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket) -> None:
@@ -53,9 +38,12 @@ class ClientEnd:
         self.listener = listener
         self.loop: Loop = listener.loop
         self.client = client
+        self.bytes = listener.figures.bytes
+        """[from client, to client], of this session alone if it is logged."""
+        self.note: Note | None = None
+        """What the session log will say, if it is logged."""
         self.slot = UNARMED
         self.active_at = self.accepted_at = self.loop.now
-        self._bytes = listener.figures.bytes
         self._send = client.send
         self._out: Slab | None = None  # output that the client does not take yet
         self._out_start = self._out_end = 0
@@ -91,7 +79,7 @@ class ClientEnd:
             return len(data)
         if sent < len(data):
             sent = self._block(data, sent)
-        self._bytes[1] += sent
+        self.bytes[1] += sent
         self.active_at = self.loop.now
         return sent
 

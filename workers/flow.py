@@ -43,7 +43,7 @@ class Flow:
         self.sink = sink
         self.way = way
         self._session = session
-        self._bytes = session.listener.figures.bytes
+        self._bytes = session.bytes
         self._recv_into = source.recv_into
         self._send = sink.send
         self._slab: Slab | None = None

@@ -71,13 +71,13 @@ class Intake(ClientEnd):
         if held is not None:
             held += view[:count]
             loop.held_bytes += count
-            self._bytes[0] += count
+            self.bytes[0] += count
             self.go_on()
             return
         used = self.process(buffer, view, 0, count)
         if scarce:
             count = self._consume(buffer, used, count)
-        self._bytes[0] += count
+        self.bytes[0] += count
         if used < count:
             self._hold(view, used, count)
             self.update()

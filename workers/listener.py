@@ -32,6 +32,7 @@ from workers.backend import Backend
 from workers.loop import READ, Loop
 from workers.pool import Pool
 from workers.session import Session
+from workers.session_log import SessionLog
 from workers.shared import SharedSession
 from workers.tcp import tune
 from workers.timers import Alarm
@@ -56,8 +57,8 @@ class Listener:
     """Accepts clients into sessions. `serving` and `refusing` exclude each other."""
 
     __slots__ = (
-        "_accepting", "_paused", "_pool", "_refusing", "_registered", "_sock", "backend",
-        "config", "figures", "loop", "sessions", "warm", "worker_figures",
+        "_accepting", "_paused", "_pool", "_refusing", "_registered", "_session_log", "_sock",
+        "backend", "config", "figures", "loop", "sessions", "warm", "worker_figures",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +70,7 @@ class Listener:
         figures: Figures,
         *,
         pool: Pool | Warm | None = None,
+        session_log: SessionLog | None = None,
     ) -> None:
         """Take over the inherited `fd`; nothing is accepted before `serve`.
 
@@ -80,7 +82,9 @@ class Listener:
             figures: the worker's.
             pool: the pipes that its clients share, or connections opened ahead for them; None if
                 each dials one of its own.
+            session_log: what is told of each session; None if nobody is.
         """
+        self._session_log = session_log
         self._pool = pool if isinstance(pool, Pool) else None
         self.warm = pool if isinstance(pool, Warm) else None
         self.config = conf
@@ -176,7 +180,7 @@ class Listener:
     def _accept(self) -> bool:
         """Accept one client; False when there is none or there must be a pause."""
         try:
-            client, _ = self._sock.accept()
+            client, address = self._sock.accept()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -199,6 +203,8 @@ class Listener:
         self.figures.accepted += 1
         self.figures.sessions += 1
         self.sessions.add(session)
+        if self._session_log is not None:
+            self._session_log.opened(session, client, address)
         try:
             if self._refusing:
                 session.close("refused")
@@ -228,10 +234,13 @@ class Listener:
         successor.accepted_at = session.accepted_at
         self.sessions.discard(session)
         self.sessions.add(successor)
+        successor.bytes, successor.note = session.bytes, session.note
 
     def closed(self, session: Session | SharedSession, reason: CloseReason) -> None:
         """Forget a session that has closed."""
         self.sessions.discard(session)
+        if session.note is not None and self._session_log is not None:
+            self._session_log.closed(session.note, self.backend, reason, self.figures.sessions)
         self.figures.sessions -= 1
         self.figures.closed[reason] += 1
         lasted_s = self.loop.now - session.accepted_at

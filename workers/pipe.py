@@ -154,6 +154,8 @@ class Pipe(ServerEnd):
         out += data
         if len(out) >= self._out_max:
             self.full = True
+        if client.note is not None:
+            client.note.submitted(self.target, replies)
         if replies:
             owed = self._owed
             last = owed[-1] if owed else None

@@ -98,6 +98,8 @@ class Pool(Opening):
         """Queue a client until `granted` is called; False when the queue is full."""
         if len(self.waiting) + len(self.parked) >= self.backend.config.queue_max:
             return False
+        if client.note is not None:
+            client.note.queued(len(self.waiting) + len(self.parked), self.loop.now)
         self.waiting.append(client)
         self.figures.misses += 1
         self.call()  # not now: whoever asks is in the middle of its input
@@ -351,6 +353,8 @@ class Pool(Opening):
                 self._hand_over(pipe, client)
             self.waiting.popleft()
             self.figures.wait_seconds.observe(self.loop.now - client.since, WAIT_BOUNDS_S)
+            if client.note is not None:
+                client.note.dequeued(self.loop.now)
             try:
                 client.granted(pipe)
             except Exception as error:  # one client's; the others are served all the same

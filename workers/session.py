@@ -26,11 +26,12 @@ from aegis.limits import TICK_S
 from workers.backend import Server
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
 from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE, Loop
-from workers.tcp import unsent
+from workers.tcp import LOST, unsent
 from workers.timers import UNARMED
 
 if TYPE_CHECKING:
     from workers.listener import Listener
+    from workers.session_log import Note
 
 UP, DOWN = 0, 1
 _RESETS: tuple[CloseReason, ...] = ("client_reset", "server_reset")
@@ -53,8 +54,8 @@ class Session:
 
     __slots__ = (
         "_client_mask", "_dialled_at", "_down", "_first_end", "_give_up_at", "_queued",
-        "_resetting", "_server_mask", "_tried", "_up", "accepted_at", "active_at", "client",
-        "listener", "loop", "server", "slot", "target", "worker_figures",
+        "_resetting", "_server_mask", "_tried", "_up", "accepted_at", "active_at", "bytes",
+        "client", "listener", "loop", "note", "server", "slot", "target", "worker_figures",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket.socket) -> None:
@@ -63,6 +64,10 @@ class Session:
         self.loop: Loop = listener.loop
         self.worker_figures: Figures = listener.worker_figures
         self.client = client
+        self.bytes = listener.figures.bytes
+        """Read from [client, server], by this session alone if it is logged."""
+        self.note: Note | None = None
+        """What the session log will say, if it is logged."""
         self.server: socket.socket | None = None
         self.target: Server | None = None
         self.slot = UNARMED
@@ -82,6 +87,8 @@ class Session:
         spare = warm.take() if warm is not None else None
         if spare is not None:
             self.server, self.target = spare
+            if self.note is not None:
+                self.note.submitted(self.target, 0)
             self._relay(self.server)
             return
         backend = self.listener.backend
@@ -89,6 +96,8 @@ class Session:
             self.dial()
             return
         self._queued = True
+        if self.note is not None:
+            self.note.queued(backend.claims - 1, self.loop.now)
         self._give_up_at = self.loop.now + backend.config.queue_timeout_s
         self._rearm(self._give_up_at)
 
@@ -114,6 +123,8 @@ class Session:
     def _connect(self, target: Server) -> bool:
         """Start one attempt; False when it has failed already."""
         self._dialled_at = self.loop.now
+        if self.note is not None:
+            self.note.dialling(target, self.loop.now)
         try:
             sock, code = self.listener.backend.dial(target)
         except OSError as error:
@@ -147,6 +158,8 @@ class Session:
         figures.connects += 1
         # The loop's clock, so as good as a turn is long; the histogram's first bound is above that.
         figures.connect_seconds.observe(self.loop.now - self._dialled_at, CONNECT_BOUNDS_S)
+        if self.note is not None:
+            self.note.connected(self.loop.now)
         self._relay(self.server)
 
     def on_readable(self, mask: int) -> None:
@@ -280,7 +293,7 @@ class Session:
         self._rearm(self.active_at + self._limit()[0])
 
     def _note(self, error: OSError) -> None:
-        if not isinstance(error, ConnectionError) and error.errno not in _LOST:
+        if not isinstance(error, ConnectionError) and error.errno not in LOST:
             log.warning("session of listener %s: %s", self.listener.config.name, error)
 
     # --- time and end --------------------------------------------------------------------------
@@ -381,14 +394,3 @@ class Session:
             self._down.drop()
             self._up = self._down = None  # the flows know the session: leave no cycle
         self.listener.closed(self, reason)
-
-
-_LOST = {
-    errno.ETIMEDOUT,
-    errno.EHOSTUNREACH,
-    errno.ENETUNREACH,
-    errno.ENETDOWN,
-    errno.EHOSTDOWN,
-    errno.ENOTCONN,  # shutdown(2) of a socket that was reset
-}
-"""Errnos of a broken connection that are not ConnectionError."""

@@ -1,10 +1,20 @@
 """What the kernel is told, and asked, about one TCP socket."""
 
+import errno
 import fcntl
 import socket
 import sys
 import termios
 
+LOST = {
+    errno.ETIMEDOUT,
+    errno.EHOSTUNREACH,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+    errno.EHOSTDOWN,
+    errno.ENOTCONN,  # shutdown(2) of a socket that was reset
+}
+"""Errnos of a broken connection that are not ConnectionError."""
 _TCP_CLOSE = 7  # tcp_states.h; the first byte of struct tcp_info is the state
 
 

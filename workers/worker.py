@@ -28,6 +28,7 @@ from aegis.figures import BackendFigures, Figures
 from aegis.framers.registry import make_framer
 from aegis.lifecycle import Phase
 from aegis.limits import HEARTBEAT_S, REFUSE_SETTLE_S, TICK_S
+from aegis.logs import configure_logging
 from aegis.messages import Boot, Desired, Report
 from aegis.runtime import Claim, drop_claim, take_claim
 from workers.backend import Backend
@@ -35,6 +36,7 @@ from workers.bus import Bus
 from workers.listener import Listener
 from workers.loop import READ, Loop
 from workers.pool import Pool
+from workers.session_log import SessionLog
 from workers.slab import Slabs
 from workers.timers import Alarm
 from workers.warm import Warm
@@ -61,6 +63,12 @@ class Worker:
         backends = {b.name: Backend(b, boot.slot, boot.workers) for b in conf.backends}
         self._backends = list(backends.values())
         self._share(boot.shares)
+        self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
+        self._session_log = (
+            SessionLog(conf.log, self.loop, self.figures, self._bus.sessions)
+            if conf.log.sessions
+            else None
+        )
         pools: dict[tuple[str, str], Pool | Warm] = {}
         for each in conf.listeners:
             key = _pool_key(each)
@@ -79,6 +87,7 @@ class Worker:
                 self.loop,
                 self.figures,
                 pool=None if each.pooling == "off" else pools[_pool_key(each)],
+                session_log=self._session_log,
             )
             for each in conf.listeners
         ]
@@ -87,7 +96,6 @@ class Worker:
         self.figures.backends = [BackendFigures(b.config.name) for b in self._backends]
         self.figures.pools = [pool.figures for pool in self._pools]
         self.figures.servers = [s.figures for b in backends.values() for s in b.servers]
-        self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
         self._controller = self._epoch = 0
         self._deadline = 0.0  # while draining: when what is left is cut
         self._refuse_at: float | None = None  # while draining: when the listeners close
@@ -112,6 +120,8 @@ class Worker:
         gc.freeze()  # what lives now lives for ever: later collections need not look at it
         self.loop.run()
         self._set_phase("stopped")
+        if self._session_log is not None:
+            self._session_log.flush()
         self._bus.telemetry()
         self._bus.close()
 
@@ -225,7 +235,8 @@ class Worker:
 
     def _set_phase(self, phase: Phase) -> None:
         if phase != self.figures.phase:
-            log.info("worker %d: %s -> %s", self._boot.slot, self.figures.phase, phase)
+            fields = {"event": "phase", "slot": self._boot.slot, "phase": phase}
+            log.info("worker %d: %s -> %s", fields["slot"], self.figures.phase, phase, extra=fields)
             self.figures.phase = phase
             self._report()
 
@@ -270,11 +281,10 @@ class Worker:
 
 def main() -> int:
     """Run a worker; returns the exit code."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s",
-    )
+    # Whoever rotates logs may signal all processes of the service; only the exporter has a file.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     boot = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Boot)
+    configure_logging(boot.config.log.format)
     os.sched_setaffinity(0, {boot.cpu})
     runtime_dir = Path(boot.runtime_dir)
     claim = Claim(

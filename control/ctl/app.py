@@ -11,6 +11,7 @@ from control.ctl.drain import drain
 from control.ctl.start import start
 from control.ctl.status import status
 from control.ctl.stop import stop
+from control.ctl.top import top
 
 app = typer.Typer(
     name="aegis-ctl",
@@ -19,7 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (start, drain, stop, status, check):
+for command in (start, drain, stop, status, top, check):
     app.command()(command)
 
 

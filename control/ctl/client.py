@@ -98,6 +98,8 @@ class Progress:
     def __init__(self, doing: str) -> None:
         self._doing = doing
         self._last = ""
+        self._most = 0
+        """Sessions that there were at once since the beginning."""
         self._spinner = console.status(doing) if console.is_terminal else None
 
     def __enter__(self) -> "Progress":
@@ -112,15 +114,28 @@ class Progress:
     def show(self, status: Status) -> None:
         """Tell what is left."""
         sessions = sum(worker.sessions for worker in status.workers)
+        self._most = max(self._most, sessions)
         phases = ", ".join(
             f"worker {w.slot} {w.phase if w.state == 'running' else w.state}"
             for w in status.workers
         )
-        text = f"{self._doing}: {sessions} session(s) left; {phases}"
-        if text == self._last:
-            return
-        self._last = text
         if self._spinner is not None:
-            self._spinner.update(text)
-        else:
+            ended = bar(self._most - sessions, self._most)
+            left = f"{sessions} of {self._most} session(s) left{until_cut(status)}"
+            self._spinner.update(f"{self._doing} {ended} {left}; {phases}")
+            return
+        text = f"{self._doing}: {sessions} session(s) left; {phases}"
+        if text != self._last:
+            self._last = text
             console.print(text, soft_wrap=True)
+
+
+def bar(done: int, whole: int, width: int = 20) -> str:
+    """Return how much of the whole is done, drawn; full when there is nothing to do."""
+    full = width * done // whole if whole else width
+    return "━" * full + "╌" * (width - full)
+
+
+def until_cut(status: Status) -> str:
+    """Return when sessions that are left are cut, as the end of a sentence."""
+    return "" if status.cut_in_s is None else f", cut in {status.cut_in_s:.0f} s"

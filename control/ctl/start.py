@@ -16,7 +16,13 @@ from aegis.limits import KILL_AFTER_S, TICK_S, WORKER_START_DEADLINE_S
 from aegis.messages import Resume, Stop
 from aegis.runtime import default_runtime_dir, open_runtime_dir
 from control.ctl.client import Progress, command, controller_claim, fetch_status, wait_until
-from control.main import ConfigOption, NoExporterOption, RuntimeDirOption, run_controller
+from control.main import (
+    ConfigOption,
+    LogFormatOption,
+    NoExporterOption,
+    RuntimeDirOption,
+    run_controller,
+)
 
 LOG_FILE = "aegis.log"
 
@@ -27,9 +33,11 @@ def start(
         bool, typer.Option("--detach", help="Return when all workers serve; log to a file.")
     ] = False,
     no_exporter: NoExporterOption = False,
+    log_format: LogFormatOption = None,
     runtime_dir: RuntimeDirOption = None,
 ) -> None:
     """Serve; after a drain, serve again."""
+    del log_format  # its callback has done it
     directory = runtime_dir or default_runtime_dir()
     if controller_claim(directory) is not None:
         _resume(directory, config)

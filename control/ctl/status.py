@@ -9,7 +9,7 @@ from rich.table import Table
 
 from aegis.messages import Status, WorkerStatus
 from aegis.runtime import default_runtime_dir
-from control.ctl.client import fetch_status, need_controller
+from control.ctl.client import bar, fetch_status, need_controller, until_cut
 from control.main import RuntimeDirOption
 
 _NUMBERS = {"cpu", "sessions", "slabs", "restarts", "total", "connections", "errors"}
@@ -36,6 +36,8 @@ def _print(now: Status) -> None:
         f"aegis is [bold]{now.phase}[/]: controller pid {controller.pid} since "
         f"{controller.started}, epoch {now.epoch}, {controller.config}"
     )
+    if now.phase != "serving":
+        console.print(_progress(now))
     if now.exporter is not None:
         console.print(
             f"exporter {now.exporter.state}: pid {now.exporter.pid or '-'}, "
@@ -60,6 +62,16 @@ def _print(now: Status) -> None:
     for table in (workers, listeners, servers):
         console.print()
         console.print(table)
+
+
+def _progress(now: Status) -> str:
+    """Return how far the proxy is on its way to serving, or to having nothing left."""
+    current = [worker for worker in now.workers if not worker.retired]
+    there = {"starting": "serving", "draining": "drained", "stopping": "stopped"}
+    goal = there.get(now.phase, now.phase)
+    done = sum(worker.phase == goal for worker in current)
+    left = f"{sum(worker.sessions for worker in now.workers):,} session(s) left{until_cut(now)}"
+    return f"{bar(done, len(current))} {done} of {len(current)} worker(s) {goal}, {left}"
 
 
 def _worker_cells(worker: WorkerStatus) -> list[str]:

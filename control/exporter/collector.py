@@ -67,6 +67,8 @@ def all_series(snapshot: Snapshot, now: float) -> Counts:
             series[metrics.TELEMETRY_AGE, (str(slot),)] = (age,)
     series |= _of_controller(snapshot, now)
     series[metrics.BAD_MESSAGES, ()] = (snapshot.bad_messages,)
+    series[metrics.SESSION_LOG_WRITTEN, ()] = (snapshot.session_log.written,)
+    series[metrics.SESSION_LOG_UNWRITTEN, ()] = (snapshot.session_log.unwritten,)
     series[metrics.BUILD, (version("aegis-proxy"),)] = (1,)
     return series
 

@@ -31,6 +31,10 @@ Counts = dict[Series, tuple[float, ...]]
 # Series that start with an error's first occurrence hide it from rate(); the usual ones start at 0.
 _USUAL_ACCEPT_ERRORS = ("ECONNABORTED", "EMFILE", "ENFILE")
 _USUAL_CONNECT_ERRORS = ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT")
+_LOSSES = (
+    "server_lost", "unexpected", "protocol_error", "reset_failed", "setup_failed", "setup_timeout",
+    "reply_timeout", "abandoned", "error",
+)  # fmt: skip
 
 
 def is_well_formed(figures: Figures) -> bool:
@@ -84,6 +88,7 @@ def counters(figures: Figures) -> Counts:
             (metrics.BUS_ERRORS, (worker,)): (figures.bus_errors,),
             (metrics.CPU_SECONDS, (worker, "user")): (figures.cpu_seconds[0],),
             (metrics.CPU_SECONDS, (worker, "system")): (figures.cpu_seconds[1],),
+            (metrics.SESSION_LOG_DROPPED, (worker,)): (figures.session_log_drops,),
         }
     )
     return total_of(parts)
@@ -125,7 +130,7 @@ def _of_pool(worker: str, pool: PoolFigures) -> Counts:
         (metrics.REPLY_SECONDS, labels): _of_histogram(pool.reply_seconds),
         (metrics.WAIT_SECONDS, labels): _of_histogram(pool.wait_seconds),
     }
-    for why, count in pool.losses.items():
+    for why, count in (dict.fromkeys(_LOSSES, 0) | pool.losses).items():
         counts[metrics.PIPES_LOST, (*labels, why)] = (count,)
     for why, count in pool.pins.items():
         counts[metrics.PINS, (*labels, why)] = (count,)

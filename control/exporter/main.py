@@ -13,18 +13,22 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from time import monotonic, time
 from typing import Annotated
 
+import msgspec
 import typer
 import zmq
 
 from aegis.addresses import parse_address
+from aegis.config import Log
 from aegis.config_file import find_config, load_config
 from aegis.errors import AegisError
 from aegis.limits import HEARTBEAT_S
+from aegis.logs import configure_logging
 from aegis.runtime import (
     Claim,
     default_runtime_dir,
@@ -35,6 +39,7 @@ from aegis.runtime import (
 from control.exporter.hud import Hud
 from control.exporter.receiver import Receiver
 from control.exporter.server import Server
+from control.exporter.session_log import SessionLog, Written
 from control.exporter.web import Site
 from control.sockets import open_listener, probe
 
@@ -52,17 +57,21 @@ RuntimeDirOption = Annotated[
     ),
 ]
 FdOption = Annotated[int | None, typer.Option("--fd", hidden=True)]
+LogOption = Annotated[str | None, typer.Option("--log", hidden=True)]
 
 log = logging.getLogger(__name__)
 
 
-def run_exporter(config_file: Path | None, runtime_dir: Path, fd: int | None) -> None:
-    """Serve until SIGTERM or SIGINT.
+def run_exporter(
+    config_file: Path | None, runtime_dir: Path, fd: int | None, conf: Log | None
+) -> None:
+    """Serve until SIGTERM or SIGINT; SIGUSR1 reopens the session log.
 
     Args:
         config_file: None looks for one.
         runtime_dir: made if it is missing.
         fd: a bound socket to listen on, instead of the configuration's address.
+        conf: the log's part of the configuration, when `fd` spares reading the file.
 
     Raises:
         AegisError: it could not start.
@@ -70,14 +79,19 @@ def run_exporter(config_file: Path | None, runtime_dir: Path, fd: int | None) ->
     wakeup, signals = socket.socketpair()
     with wakeup, signals:
         _watch_signals(wakeup)
-        address = None if fd is not None else load_config(config_file or find_config()).metrics.bind
+        address = None
+        if fd is None:
+            config = load_config(config_file or find_config())
+            address, conf = config.metrics.bind, config.log
+        conf = conf or Log()
+        configure_logging(conf.format)
         runtime_dir = open_runtime_dir(runtime_dir)
         claim = Claim("exporter", os.getpid(), supervised=fd is not None)
         take_claim(runtime_dir, claim)
         try:
             sock = _inherited(fd) if fd is not None else _bound(str(address))
             with sock:
-                _serve(sock, runtime_dir, signals)
+                _serve(sock, runtime_dir, signals, conf)
         finally:
             drop_claim(runtime_dir, claim)
 
@@ -85,8 +99,9 @@ def run_exporter(config_file: Path | None, runtime_dir: Path, fd: int | None) ->
 def _watch_signals(wakeup: socket.socket) -> None:
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)  # the wake-up byte is what counts
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # see control/process.py
 
 
 def _bound(text: str) -> socket.socket:
@@ -103,9 +118,13 @@ def _inherited(fd: int) -> socket.socket:
         raise AegisError(f"--fd {fd}: {error.strerror}") from None
 
 
-def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket) -> None:
+def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket, conf: Log) -> None:
     receiver = Receiver(runtime_dir)
+    session_log = None
     try:
+        if conf.sessions:
+            session_log = SessionLog(runtime_dir, conf)
+            session_log.start()
         snapshot = receiver.receive()
         hud = Hud(snapshot)
         site = Site(snapshot, hud)
@@ -117,8 +136,14 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket) -> No
         poller.register(signals.fileno(), zmq.POLLIN)
         try:
             next_tick = now = monotonic()
-            while signals.fileno() not in dict(poller.poll(ceil((next_tick - now) * 1000))):
-                site.snapshot = receiver.receive()
+            while True:
+                if signals.fileno() in dict(poller.poll(ceil((next_tick - now) * 1000))):
+                    if set(signals.recv(256)) != {signal.SIGUSR1}:
+                        break
+                    if session_log is not None:
+                        session_log.reopen()
+                written = session_log.counts if session_log is not None else Written()
+                site.snapshot = replace(receiver.receive(), session_log=written)
                 now = monotonic()
                 if now >= next_tick:
                     next_tick = max(next_tick + HEARTBEAT_S, now + HEARTBEAT_S / 2)
@@ -130,19 +155,21 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket) -> No
             server.stop()
             hud.streams.close()
     finally:
+        if session_log is not None:
+            session_log.stop()
         receiver.close()
 
 
 def _main(
-    config: ConfigOption = None, runtime_dir: RuntimeDirOption = None, fd: FdOption = None
+    config: ConfigOption = None,
+    runtime_dir: RuntimeDirOption = None,
+    fd: FdOption = None,
+    log_settings: LogOption = None,
 ) -> None:
     """Show the workers' telemetry over HTTP on metrics.bind: the HUD and Prometheus metrics."""
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s[%(process)d] %(message)s",
-    )
     try:
-        run_exporter(config, runtime_dir or default_runtime_dir(), fd)
+        conf = msgspec.json.decode(log_settings, type=Log) if log_settings else None
+        run_exporter(config, runtime_dir or default_runtime_dir(), fd, conf)
     except (AegisError, OSError) as error:
         print(f"aegis-exporter: {error}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None

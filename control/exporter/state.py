@@ -20,6 +20,7 @@ from aegis.figures import Figures
 from aegis.limits import FOLD_AFTER_S, STALE_S
 from aegis.messages import Supervision, Telemetry
 from control.exporter.counts import Counts, counters, is_well_formed, total_of
+from control.exporter.session_log import Written
 
 _decode: Callable[[bytes], Telemetry] = msgspec.msgpack.Decoder(Telemetry).decode
 
@@ -48,6 +49,8 @@ class Snapshot:
     supervision: Supervision | None = None
     supervision_at: float = 0.0
     bad_messages: int = 0
+    session_log: Written = field(default_factory=Written)
+    """What this exporter has written of the session log."""
 
     def fresh(self, now: float) -> list[Heard]:
         """Return the processes that were heard lately."""

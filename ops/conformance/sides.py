@@ -3,14 +3,16 @@
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
 
-from ops.bench.proxies import free_port, wait_for_port
+from ops.bench.processes import free_port
 
 PIN = re.compile(r'^aegis_pins_total\{.*pin="([^"]+)".*\} (\d+)', re.MULTILINE)
 
@@ -98,3 +100,17 @@ def _running(command: list[str], *ports: int) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def wait_for_port(port: int, deadline_s: float = 20.0) -> None:
+    """Wait until something accepts on loopback.
+
+    Raises:
+        TimeoutError: nothing did in time.
+    """
+    deadline = monotonic() + deadline_s
+    while monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        sleep(0.02)
+    raise TimeoutError(f"nothing accepts on port {port}")

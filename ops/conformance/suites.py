@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from ops.bench.proxies import free_port
+from ops.bench.processes import free_port
 from ops.conformance import sides, sources
 from ops.conformance.outcomes import Outcomes, from_junit, from_tcl
 

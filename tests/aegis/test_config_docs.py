@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from aegis.config import Backend, Config, Listener, Metrics
+from aegis.config import Backend, Config, Listener, Log, Metrics
 from aegis.config_file import config_from_tables, load_config
 from aegis.config_schema import REFERENCE_FILE, SCHEMA_FILE, reference_text, schema_text
 from aegis.errors import ConfigError
@@ -20,6 +20,7 @@ REFERENCE = ROOT / "docs" / REFERENCE_FILE
 TABLES: dict[str, type[msgspec.Struct]] = {
     "": Config,
     "metrics": Metrics,
+    "log": Log,
     "listener": Listener,
     "backend": Backend,
 }
@@ -40,7 +41,9 @@ def first_table(document: dict[str, Any], table: str) -> dict[str, Any]:
 
 
 def section_of(table: str) -> str:
-    heading = {"": "## Top level", "metrics": "## `[metrics]`"}.get(table, f"## `[[{table}]]`")
+    heading = {"": "## Top level", "metrics": "## `[metrics]`", "log": "## `[log]`"}.get(
+        table, f"## `[[{table}]]`"
+    )
     return REFERENCE.read_text().partition(heading + "\n")[2].partition("\n## ")[0]
 
 

@@ -14,7 +14,7 @@ LISTENER_KEYS = (
     "name, bind, backend, protocol, pooling, backlog, idle_timeout_s, client_fin_timeout_s, "
     "keepalive_s"
 )
-ROOT_KEYS = "workers, drain_timeout_s, slab_bytes, slabs, metrics, listener, backend"
+ROOT_KEYS = "workers, drain_timeout_s, slab_bytes, slabs, metrics, log, listener, backend"
 BACKEND = '[[backend]]\nname = "b"\nservers = ["127.0.0.1:1"]\n'
 LISTENER = '[[listener]]\nname = "l"\nbind = "127.0.0.1:2"\nbackend = "b"\n'
 VALID = LISTENER + BACKEND
@@ -160,6 +160,12 @@ UNKNOWN_KEYS = [
         top("listeners = []"),
         f'listeners: unknown key; did you mean "listener"? known keys: {ROOT_KEYS}',
     ),
+    (
+        top('log.sessions = "sessions.log"'),
+        'log.sessions = "sessions.log": "" (none), "-" (standard output of the exporter) '
+        "or an absolute path",
+    ),
+    (top('log.format = "xml"'), 'log.format = "xml": "json" or "text"'),
     (top("metrics.port = 1"), "metrics.port: unknown key; known keys: bind"),
     (
         backend("balanc = 1"),

@@ -1,0 +1,55 @@
+"""A session's record as a line: HAProxy's tcplog, or JSON. Pure."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from aegis.session_records import TERMINATIONS, SessionBatch, SessionRecord
+
+# Not strftime's %b, which speaks the locale's language.
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+_encode = msgspec.json.Encoder().encode
+
+Line = Callable[[SessionBatch, SessionRecord], str]
+
+
+def tcplog_line(batch: SessionBatch, record: SessionRecord) -> str:
+    """Return the fields of HAProxy's `option tcplog` (its manual, 8.2.2), then four of ours.
+
+    The date is UTC. HAProxy's bytes are those sent to the client; the others are `up`.
+    """
+    server = f"{record.backend}/{record.server or '<NOSRV>'}"
+    times = f"{record.queue_ms}/{record.connect_ms}/{record.total_ms}"
+    active = (
+        f"{record.worker_sessions}/{record.listener_sessions}/{record.backend_connections}/"
+        f"{record.server_connections}/{record.retries}"
+    )
+    return (
+        f"{record.client} [{_tcplog_date(batch.clock_offset + record.began)}] {record.listener} "
+        f"{server} {times} {record.server_bytes} {TERMINATIONS[record.reason]} {active} "
+        f"0/{record.queued_behind} up={record.client_bytes} requests={record.requests} "
+        f"worker={batch.slot} reason={record.reason}"
+    )
+
+
+def json_line(batch: SessionBatch, record: SessionRecord) -> str:
+    """Return one object with the record's fields under their names."""
+    began = datetime.fromtimestamp(batch.clock_offset + record.began, UTC)
+    line: dict[str, object] = {
+        "time": began.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "worker": batch.slot,
+        "termination": TERMINATIONS[record.reason],
+    }
+    for field in record.__struct_fields__:
+        if field != "began":
+            line[field] = getattr(record, field)
+    return _encode(line).decode()
+
+
+def _tcplog_date(unix_s: float) -> str:
+    at = datetime.fromtimestamp(unix_s, UTC)
+    return f"{at.day:02}/{_MONTHS[at.month - 1]}/{at:%Y:%H:%M:%S}.{at.microsecond // 1000:03}"
+
+
+LINES: dict[str, Line] = {"tcplog": tcplog_line, "json": json_line}

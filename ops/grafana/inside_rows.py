@@ -1,0 +1,259 @@
+"""Rows about what stands behind and inside: pool, servers, buffers, processes."""
+
+from ops.grafana.panels import Panel, Query, Row
+from ops.grafana.promql import ALL, now, quantile, quantiles, rate
+
+POOL = Row(
+    "Pool: why are clients waiting?",
+    [
+        Panel(
+            "Pipes",
+            "By state. All alone or active while clients wait: raise max_connections, see pins.",
+            [
+                Query(
+                    now("aegis_pipes", "backend, protocol, pipe"),
+                    "{{backend}} {{protocol}} {{pipe}}",
+                )
+            ],
+            "short",
+            8,
+            stacked=True,
+        ),
+        Panel(
+            "Clients waiting, connections busy",
+            "By backend.",
+            [
+                Query(now("aegis_backend_waiting", "backend"), "{{backend}} waiting"),
+                Query(now("aegis_backend_busy", "backend"), "{{backend}} busy"),
+            ],
+            "short",
+            8,
+        ),
+        Panel(
+            "Time that clients waited",
+            "For a pipe, those who got one: median, p99 and p99.9.",
+            quantiles("aegis_pool_wait_seconds", "backend"),
+            "s",
+            8,
+        ),
+        Panel(
+            "A pipe was ready",
+            "Share of the times that a client needed one. Low: pool_min, or more connections.",
+            [
+                Query(
+                    f"{rate('aegis_pool_hits_total', 'backend')} / "
+                    f"({rate('aegis_pool_hits_total', 'backend')} + "
+                    f"{rate('aegis_pool_misses_total', 'backend')} > 0)",
+                    "{{backend}}",
+                )
+            ],
+            "percentunit",
+            8,
+            maximum=1,
+        ),
+        Panel(
+            "Longest wait",
+            "How long the client that waits longest has waited, by backend.",
+            [
+                Query(
+                    f"max by (backend) (aegis_backend_longest_wait_seconds{{{ALL}}})",
+                    "{{backend}}",
+                )
+            ],
+            "s",
+            8,
+        ),
+        Panel(
+            "Turned away",
+            "Clients that waited in vain, or found the queue full.",
+            [
+                Query(
+                    rate("aegis_sessions_closed_total", "listener, reason", 'reason=~"queue_.*"'),
+                    "{{listener}} {{reason}}",
+                )
+            ],
+            "ops",
+            8,
+        ),
+        Panel(
+            "Pins, by reason",
+            "Clients that got a pipe of their own for a while, and for what.",
+            [Query(rate("aegis_pins_total", "backend, pin"), "{{backend}} {{pin}}")],
+            "ops",
+            8,
+            stacked=True,
+        ),
+        Panel(
+            "Pipes opened",
+            "Many, with as many sessions as before: servers close them, or they are poisoned.",
+            [
+                Query(
+                    rate("aegis_pipes_opened_total", "backend, protocol"),
+                    "{{backend}} {{protocol}}",
+                )
+            ],
+            "ops",
+            8,
+        ),
+        Panel(
+            "Pipes lost",
+            "server_lost: the server ended it. unexpected: bytes nobody was owed; nobody got them.",
+            [Query(rate("aegis_pipes_lost_total", "backend, loss"), "{{backend}} {{loss}}")],
+            "ops",
+            8,
+        ),
+    ],
+)
+SERVERS = Row(
+    "Servers: is it the database?",
+    [
+        Panel(
+            "Connections",
+            "Open or being opened, by server.",
+            [Query(now("aegis_connections", "backend, server"), "{{backend}}/{{server}}")],
+            "short",
+            6,
+        ),
+        Panel(
+            "Connects per second",
+            "Established, by server.",
+            [Query(rate("aegis_connects_total", "backend, server"), "{{backend}}/{{server}}")],
+            "ops",
+            6,
+        ),
+        Panel(
+            "Connect errors",
+            "ECONNREFUSED: nothing listens. ETIMEDOUT: no answer. EADDRNOTAVAIL: no port is left.",
+            [
+                Query(
+                    rate("aegis_connect_errors_total", "backend, server, error"),
+                    "{{backend}}/{{server}} {{error}}",
+                )
+            ],
+            "ops",
+            6,
+        ),
+        Panel(
+            "Time to connect, p99",
+            "By server: one slow among others is that server, all slow is the network.",
+            [
+                Query(
+                    quantile(0.99, "aegis_connect_seconds", "backend, server"),
+                    "{{backend}}/{{server}}",
+                )
+            ],
+            "s",
+            6,
+        ),
+    ],
+)
+PRESSURE = Row(
+    "Back-pressure and limits",
+    [
+        Panel(
+            "Buffers in use",
+            "Share of the slabs that hold bytes which somebody does not take.",
+            [
+                Query(
+                    f"{now('aegis_slabs_used', 'instance, worker')}"
+                    f" / {now('aegis_slabs', 'instance, worker')}",
+                    "worker {{worker}}",
+                )
+            ],
+            "percentunit",
+            8,
+            maximum=1,
+        ),
+        Panel(
+            "Reads without a spare buffer",
+            "They wait in the kernel: slow, and nothing lost.",
+            [Query(rate("aegis_slab_shortages_total", "instance, worker"), "worker {{worker}}")],
+            "ops",
+            8,
+        ),
+        Panel(
+            "Accept errors and pauses",
+            "EMFILE and pauses: file descriptors ran out.",
+            [
+                Query(
+                    rate("aegis_accept_errors_total", "listener, error"), "{{listener}} {{error}}"
+                ),
+                Query(
+                    rate("aegis_accept_pauses_total", "instance, worker"),
+                    "worker {{worker}} pauses",
+                ),
+            ],
+            "ops",
+            8,
+        ),
+    ],
+)
+ITSELF = Row(
+    "Aegis itself: what happened at 14:03?",
+    [
+        Panel(
+            "Workers",
+            "Serving or not, by worker.",
+            [
+                Query(
+                    f'max by (instance, worker) (aegis_worker_phase{{{ALL},phase="serving"}})',
+                    "worker {{worker}}",
+                )
+            ],
+            "none",
+            8,
+            "state-timeline",
+            maximum=1,
+            steps=[("red", None), ("green", 1)],
+        ),
+        Panel(
+            "Deaths",
+            "Of workers and of the exporter, since the controller started.",
+            [
+                Query(f"aegis_worker_restarts_total{{{ALL}}}", "worker {{worker}}"),
+                Query(f"aegis_exporter_restarts_total{{{ALL}}}", "exporter"),
+            ],
+            "short",
+            8,
+        ),
+        Panel(
+            "Changes",
+            "Epochs: drain, start, reload, a worker retired, connections moved between workers.",
+            [Query(f"aegis_epoch{{{ALL}}}", "{{instance}}")],
+            "short",
+            8,
+        ),
+        Panel(
+            "Telemetry age",
+            "Since the exporter last heard of a worker: 1 s is normal.",
+            [Query(f"aegis_telemetry_age_seconds{{{ALL}}}", "worker {{worker}}")],
+            "s",
+            8,
+        ),
+        Panel(
+            "Reports dropped",
+            "Messages that found no room or no peer, and commands not understood.",
+            [
+                Query(
+                    rate("aegis_bus_dropped_total", "instance, worker"), "worker {{worker}} dropped"
+                ),
+                Query(
+                    rate("aegis_bus_errors_total", "instance, worker"), "worker {{worker}} errors"
+                ),
+            ],
+            "ops",
+            8,
+        ),
+        Panel(
+            "Session log",
+            "Sessions written, and those that are missing in it.",
+            [
+                Query(rate("aegis_session_log_written_total", "instance"), "written"),
+                Query(rate("aegis_session_log_unwritten_total", "instance"), "not written"),
+                Query(rate("aegis_session_log_dropped_total", "instance"), "dropped"),
+            ],
+            "ops",
+            8,
+        ),
+    ],
+)
