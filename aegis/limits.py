@@ -22,7 +22,8 @@ REFUSE_SETTLE_S = 0.05  # a drain waits this long for handshakes under way befor
 # --- hot pipes -------------------------------------------------------------------------------
 MAX_PIPELINED = 4_096  # replies one client may have outstanding before it is read no further
 GATHER_MAX = 32  # replies a pipe may owe before a turn's next request goes to another pipe
-MAX_OPENING = 4  # pipes being opened at once for one kind of setup
+MAX_OPENING = 4  # pipes being opened at once for those of one setup who will share them
+LOOK_AHEAD = 64  # of those who wait, how many are looked at to see how many pipes are wanted
 GROW_AFTER_S = 0.005  # every pipe has made its clients wait so long for one reply: open another
 SLOW_CLIENT_S = 5.0  # a client that takes no replies may hold up others on its pipe so long
 LINGER_S = 1.0  # after the last answer: how long the client may take to close

@@ -13,8 +13,8 @@ Rules, in order of importance:
 - What was written is never sent again. A pipe that dies answers for every reply it owes.
 - A client that does not take its replies holds up this pipe only, and not for ever.
 
-A pipe reads into a slab of its own, taken when it opens: replies that wait for a slow client stay
-there, and the parser, which has passed over them, need not be turned back.
+A pipe reads into the loop's hot slab and deals it out at once. Replies that wait for a slow client
+are kept at their own length: the parser has passed over the first, and need not be turned back.
 """
 
 import logging
@@ -28,11 +28,11 @@ from aegis.framers.contract import ProtocolError, Setup
 from workers.backend import Server
 from workers.loop import READ, SILENCED, WRITE
 from workers.server import CLOSED, CONNECTING, READY, SETTING_UP, ServerEnd
+from workers.slab import Slab
 
 if TYPE_CHECKING:
     from workers.pool import Pool
     from workers.pool_client import PoolClient
-    from workers.slab import Slab
 
 log = logging.getLogger(__name__)
 
@@ -41,16 +41,14 @@ class Pipe(ServerEnd):
     """One pipe of a pool; the reader and the writer of its socket."""
 
     __slots__ = (
-        "_due", "_end", "_fresh", "_owed", "_refusal", "_setup_left", "_start", "begun",
+        "_due", "_end", "_fresh", "_owed", "_refusal", "_setup_left", "_slab", "_start", "begun",
         "busy_since", "expires_at", "heard_at", "idle_since", "outstanding", "owner", "parser",
         "retiring", "setup", "stuck",
     )  # fmt: skip
 
-    def __init__(
-        self, pool: "Pool", target: Server, sock: socket, setup: Setup, slab: "Slab"
-    ) -> None:
+    def __init__(self, pool: "Pool", target: Server, sock: socket, setup: Setup) -> None:
         """Take over a socket whose non-blocking connect has begun."""
-        super().__init__(pool, target, sock, slab)
+        super().__init__(pool, target, sock)
         self.setup = setup
         self.parser = pool.framer.replies()
         self.owner: PoolClient | None = None
@@ -68,6 +66,8 @@ class Pipe(ServerEnd):
         self._setup_left = setup.replies
         self._refusal = b""  # what has come of the setup's reply that is coming
         self._fresh = True  # never ready yet
+        self._slab = self.loop.slabs.hot
+        """What is being dealt out, from `_start` to `_end`."""
         self._start = self._end = 0
         self._due = 0  # replies that what is being dealt out may hold
         self.begun = False  # bytes of a reply that has not ended have come
@@ -116,7 +116,7 @@ class Pipe(ServerEnd):
                 return
             self._refusal += self._slab.view[self._start : stop]
             self._start = stop
-            if len(self._refusal) > len(self._slab.buffer):
+            if len(self._refusal) > self._out_max:
                 self.lose("setup_failed")  # no refusal is as long as this
                 return
             if done and self.parser.failed:
@@ -200,8 +200,9 @@ class Pipe(ServerEnd):
         if self.stuck is not None:  # it does not read: the server has hung up, found when it does
             self.wait(SILENCED)
             return
+        slab = self._slab = self.loop.slabs.hot
         try:
-            count = self.sock.recv_into(self._slab.buffer)
+            count = self.sock.recv_into(slab.buffer)
         except BlockingIOError:
             return
         except OSError:
@@ -240,12 +241,19 @@ class Pipe(ServerEnd):
             start = stop if discard else start + client.deliver(view[start:stop])
             self._start = start
             if start < stop:
-                self.stuck = (stop, done)
+                self._keep(stop - start, done)
                 self.wait(self._mask & ~READ)
                 client.hold_up(self)
                 return
             if done and not self._strike_off(entry, done):
                 return
+
+    def _keep(self, size: int, done: int) -> None:
+        """Keep what cannot be dealt out now: the slab it lies in is the loop's."""
+        rest = bytearray(self._slab.view[self._start : self._end])
+        self._slab = Slab(rest, memoryview(rest))
+        self._start, self._end = 0, len(rest)
+        self.stuck = (size, done)
 
     def resume(self) -> None:
         """Go on: the client that held the pipe up takes bytes again, or has left."""
@@ -333,5 +341,5 @@ class Pipe(ServerEnd):
             begun = False
 
     def take_unread(self) -> memoryview:
-        """Return what the server sent behind the replies; good until `release`."""
+        """Return what the server sent behind the replies; good until the next read."""
         return self._slab.view[self._start : self._end]

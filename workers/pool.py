@@ -18,17 +18,17 @@ import errno
 import logging
 import random
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from aegis.figures import WAIT_BOUNDS_S, PoolFigures
 from aegis.framers.contract import Framer, Setup
-from aegis.limits import GATHER_MAX, GROW_AFTER_S, MAX_OPENING, TICK_S
+from aegis.limits import GATHER_MAX, GROW_AFTER_S, LOOK_AHEAD, MAX_OPENING, TICK_S
 from workers.backend import Backend
 from workers.loop import Loop
 from workers.opening import Opening
 from workers.pipe import Pipe
 from workers.server import CONNECTING, READY
-from workers.slab import Slab, make_slab
 from workers.timers import Alarm
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class Pool(Opening):
         self.pipes: set[Pipe] = set()
         self._ready: dict[Setup, list[Pipe]] = {}
         self._alone: set[Pipe] = set()
-        self._slabs: list[Slab] = []  # of pipes that have closed
         self._setup = framer.requests().setup
         self._gathering: Pipe | None = None  # where this turn's requests go, while it is ready
         self._gather_most = min(GATHER_MAX, framer.in_flight)
@@ -82,7 +81,9 @@ class Pool(Opening):
                     break
         self._gathering = best
         if least and best is not None and self.loop.now - best.busy_since > GROW_AFTER_S:
-            self._grow(setup)  # every pipe has something slow before us
+            self._grow(setup)  # every pipe has something slow before us: wait for another
+            if any(pipe.state < READY and pipe.setup == setup for pipe in self.pipes):
+                best = self._gathering = None
         return best
 
     def lease(self, setup: Setup, client: "PoolClient") -> Pipe | None:
@@ -96,7 +97,8 @@ class Pool(Opening):
 
     def wait(self, client: "PoolClient") -> bool:
         """Queue a client until `granted` is called; False when the queue is full."""
-        if len(self.waiting) + len(self.parked) >= self.backend.config.queue_max:
+        scarce = self.backend.open >= self.backend.limit or not self.may_dial
+        if scarce and len(self.waiting) + len(self.parked) >= self.backend.config.queue_max:
             return False
         if client.note is not None:
             client.note.queued(len(self.waiting) + len(self.parked), self.loop.now)
@@ -148,10 +150,6 @@ class Pool(Opening):
         """Count a client that needs a pipe of its own, by reason."""
         pins = self.figures.pins
         pins[why] = pins.get(why, 0) + 1
-
-    def keep_slab(self, slab: Slab) -> None:
-        """Take back the slab of a pipe that has closed; the next one gets it."""
-        self._slabs.append(slab)
 
     # --- what pipes tell -----------------------------------------------------------------------
 
@@ -229,7 +227,7 @@ class Pool(Opening):
         pipe.close()
         for client in [each for each in self.waiting if each.setup == pipe.setup]:
             self.waiting.remove(client)
-            client.denied("refused_request", reply)
+            client.refused(reply)
         self._serve_all()
 
     # --- opening and closing -------------------------------------------------------------------
@@ -279,8 +277,9 @@ class Pool(Opening):
     def _grow(self, setup: Setup) -> None:
         """Open a pipe for a setup unless enough are being opened, or there is no room."""
         opening = sum(1 for p in self.pipes if p.state < READY and p.setup == setup)
-        wanted = sum(1 for client in self.waiting if client.setup == setup)
-        most = max(1, min(wanted, MAX_OPENING))
+        waiting = [each for each in islice(self.waiting, LOOK_AHEAD) if each.setup == setup]
+        alone = sum(1 for client in waiting if client.wants_alone)
+        most = max(1, alone + min(len(waiting) - alone, MAX_OPENING))
         while opening < most and self.may_dial and self.backend.claim(self):
             if not self._open(setup):
                 return
@@ -294,15 +293,12 @@ class Pool(Opening):
                 self._give_up()
             return False
         self.figures.opened += 1
-        pipe = Pipe(self, *dialled, setup, self._slab())
+        pipe = Pipe(self, *dialled, setup)
         lifetime_s = self.backend.config.max_lifetime_s
         if lifetime_s:  # jittered: pipes that were opened together do not go together
             pipe.expires_at = self.loop.now + lifetime_s * random.uniform(0.8, 1.0)
         self.pipes.add(pipe)
         return True
-
-    def _slab(self) -> Slab:
-        return self._slabs.pop() if self._slabs else make_slab(len(self.loop.slabs.hot.buffer))
 
     def _give_up(self) -> None:
         """Every server has failed: tell who waits, unless a connect is still under way."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from socket import socket
 from typing import TYPE_CHECKING
 
-from aegis.framers.contract import Setup, Verdict
+from aegis.framers.contract import Setup, Special, Verdict
 from aegis.lifecycle import CloseReason
 from workers.intake import Intake
 
@@ -89,7 +89,7 @@ class PoolClient(Intake):
         self._granted = None
 
     def denied(self, why: CloseReason, reply: bytes = b"") -> None:
-        """There is no pipe for this client; `reply` is what the server said to its setup."""
+        """There is no pipe for this client: tell it, by default in Aegis' words, and close."""
         self.waiting = False
         if reply and self._switch_is_next():
             self.until = float("inf")
@@ -112,6 +112,19 @@ class PoolClient(Intake):
         else:
             undo()
             self.setup = self.requests.setup
+
+    def refused(self, reply: bytes) -> None:
+        """The server has refused the client's setup: that is the answer to what waited for it."""
+        self.waiting = False
+        self.until = float("inf")
+        if self.pending is not None and not self.pool.framer.error_closes:
+            stop, replies, special = self.pending
+            if replies and special is None:
+                answer = Special(Verdict.ANSWER, stop, "", reply * replies)
+                self.pending = (0, 0, answer)
+                self.go_on()
+                return
+        self.denied("refused_request", reply)
 
     def part(self, *, clean: bool) -> None:
         """Give the pipe that was ours alone back; `clean` if all replies to it have come."""

@@ -16,7 +16,6 @@ from workers.loop import SILENCED, WRITE
 
 if TYPE_CHECKING:
     from workers.pool import Pool
-    from workers.slab import Slab
 
 CONNECTING, SETTING_UP, READY, CLOSED = 0, 1, 2, 3
 
@@ -25,11 +24,11 @@ class ServerEnd:
     """A connection to a server; Pipe adds who is owed what comes from it."""
 
     __slots__ = (
-        "_mask", "_out", "_out_max", "_slab", "_unsent", "_write_ends", "dialled_at", "full",
+        "_mask", "_out", "_out_max", "_unsent", "_write_ends", "dialled_at", "full",
         "gathering", "loop", "pool", "sock", "state", "target",
     )  # fmt: skip
 
-    def __init__(self, pool: "Pool", target: Server, sock: socket, slab: "Slab") -> None:
+    def __init__(self, pool: "Pool", target: Server, sock: socket) -> None:
         """Take over a socket whose non-blocking connect has begun."""
         self.pool = pool
         self.loop = pool.loop
@@ -37,9 +36,8 @@ class ServerEnd:
         self.sock = sock
         self.state = CONNECTING
         self.dialled_at = self.loop.now
-        self._slab = slab
         self._out = bytearray()
-        self._out_max = len(slab.buffer)
+        self._out_max = len(self.loop.slabs.hot.buffer)
         self.full = False
         """The server takes requests more slowly than they come."""
         self._unsent = 0  # replies to requests of which no byte has gone yet
@@ -124,7 +122,6 @@ class ServerEnd:
     def release(self) -> None:
         """Give the socket up without closing it: somebody relays on it now."""
         self.state = CLOSED
-        self.pool.keep_slab(self._slab)
 
     def close(self) -> None:
         """Close the socket; for the pool, which has forgotten the pipe."""
