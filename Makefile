@@ -7,7 +7,7 @@ JOBS ?= 2
 
 MINUTES ?= 10
 
-.PHONY: help install run test check format bench conformance soak fuzz clean
+.PHONY: help install run test check format bench conformance soak fuzz replacements clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -45,6 +45,9 @@ soak: $(STAMP)  ## a million short sessions through one worker: memory and fds s
 fuzz: $(STAMP)  ## MINUTES=10 of any bytes for each parser in turn; build/fuzz keeps what it finds
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev,fuzz]'
 	$(BIN)/python -m tests.fuzz.run $(MINUTES)
+
+replacements: $(STAMP)  ## reloads, upgrades, kills and scalings under load, HAProxy's reload beside
+	$(BIN)/python -m ops.bench.replacements
 
 format: $(STAMP)  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff format .

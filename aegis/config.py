@@ -52,6 +52,11 @@ Pooling = Annotated[str, Meta(extra_json_schema={"enum": list(BUILT_POOLINGS)})]
 Timeout = Annotated[float, Meta(ge=0, le=limits.MAX_TIMEOUT_S)]
 PositiveTimeout = Annotated[float, Meta(gt=0, le=limits.MAX_TIMEOUT_S)]
 Keepalive = Annotated[int, Meta(ge=0, le=limits.MAX_KEEPALIVE_S)]
+_ACCOUNT_ALLOWED = '"" (stay what one is) or the name of an account of this machine'
+# What useradd(8) accepts on Debian, without the `$` of Samba's machine accounts.
+Account = Annotated[
+    str, Meta(pattern=r"^([a-z_][a-z0-9_-]{0,31})?$(?!\n)", extra={"allowed": _ACCOUNT_ALLOWED})
+]
 _LOG_FILE_ALLOWED = '"" (none), "-" (standard output of the exporter) or an absolute path'
 
 
@@ -243,6 +248,34 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         Timeout,
         Meta(description="How long `drain` and `stop` let sessions finish; 0 = cut at once."),
     ] = 30.0
+    lame_duck_s: Annotated[
+        Timeout,
+        Meta(
+            description="How long `drain` and `stop` go on accepting while `/readyz` says no "
+            "already, so that load balancers turn away first."
+        ),
+    ] = 0.0
+    close_spread_s: Annotated[
+        Timeout,
+        Meta(
+            description="A worker that drains closes its clients that are between two requests "
+            "spread over so long, and over half of what is left to the deadline at most."
+        ),
+    ] = 2.0
+    hard_stop_s: Annotated[
+        Timeout,
+        Meta(
+            description="How long a worker that was replaced (reload, upgrade, scale) lets its "
+            "sessions go on before it cuts them."
+        ),
+    ] = 3600.0
+    user: Annotated[
+        Account,
+        Meta(description="Account that every process becomes when root starts Aegis."),
+    ] = ""
+    group: Annotated[
+        Account, Meta(description='Group that comes with it; "" = the account\'s own.')
+    ] = ""
     slab_bytes: Annotated[
         int,
         Meta(
@@ -279,6 +312,15 @@ def config_digest(config: Config) -> str:
     """Return 16 hex digits that equal configurations share and others do not."""
     encoded = msgspec.json.encode(_canonical(msgspec.to_builtins(config)), order="deterministic")
     return hashlib.blake2b(encoded, digest_size=8).hexdigest()
+
+
+def worker_digest(config: Config) -> str:
+    """Return the digest of what a worker goes by: where it differs, workers are replaced."""
+    return config_digest(
+        msgspec.structs.replace(
+            config, workers="auto", metrics=Metrics(), lame_duck_s=0.0, hard_stop_s=0.0
+        )
+    )
 
 
 def _canonical(value: Any) -> Any:

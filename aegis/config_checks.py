@@ -17,6 +17,7 @@ from aegis.limits import MAX_SLAB_MEMORY_BYTES
 def check_rules(config: Table, problems: Problems) -> None:
     """Note every broken rule of a configuration, as `read_table` returned it."""
     _slabs_fit_in_memory(config, problems)
+    _a_group_comes_with_a_user(config, problems)
     for kind in ("listener", "backend"):
         _names_are_unique(kind, config, problems)
     _backends_exist(config, problems)
@@ -38,6 +39,11 @@ def _slabs_fit_in_memory(config: Table, problems: Problems) -> None:
             f"times slab_bytes = {slab_bytes} makes {slab_bytes * slabs} bytes in each worker; "
             f"at most {MAX_SLAB_MEMORY_BYTES}",
         )
+
+
+def _a_group_comes_with_a_user(config: Table, problems: Problems) -> None:
+    if config.get("group") and not config.get("user"):
+        problems.about_value("group", config["group"], "needs `user` as well")
 
 
 def _names_are_unique(kind: str, config: Table, problems: Problems) -> None:

@@ -37,6 +37,12 @@ WORKER_START_DEADLINE_S = 20.0  # from spawn to `serving`; a slow disk may take 
 KILL_AFTER_S = 5.0  # from a worker's deadline to SIGKILL
 BACKOFF_MIN_S = 0.1  # before the second replacement in a row; the first is at once
 BACKOFF_MAX_S = 10.0
+HUNG_AFTER_S = 10.0  # heartbeats missed by a worker that served; then it gets a successor
+HUNG_KILL_S = 5.0  # and, unless it speaks again, its end: its sessions hang as well
+STEER_SETTLE_S = 1.0  # new connections go elsewhere by then, handshakes under way have ended
+CUTS_LISTED = 32  # sessions that a deadline ended and `status` lists, of each worker
+FEW_FDS = 4_096  # fewer allowed fds than this are worth a warning at start
+UPGRADE_PATIENCE_S = 20.0  # a worker that is being started must be known before its parent execs
 STABLE_AFTER_S = 10.0  # a worker that served this long starts with a clean record when it dies
 FLAPPING_DEATHS = 5  # so many deaths in FLAPPING_WINDOW_S and the slot is called flapping
 FLAPPING_WINDOW_S = 60.0
@@ -80,5 +86,7 @@ MAX_SLAB_MEMORY_BYTES = 4 << 30  # slab_bytes * slabs of one worker; more is a t
 assert MIN_SLAB_BYTES <= MAX_SLAB_BYTES
 assert MIN_SLABS <= MAX_SLABS
 assert TICK_S <= REFUSE_SETTLE_S * 2
-assert HEARTBEAT_S < STALE_S < WORKER_START_DEADLINE_S
+assert HEARTBEAT_S < STALE_S < HUNG_AFTER_S < WORKER_START_DEADLINE_S
+assert REQUEST_TIMEOUT_S < HUNG_AFTER_S  # `aegis-ctl` names a worker that does not react
+assert REFUSE_SETTLE_S < STEER_SETTLE_S
 assert BACKOFF_MIN_S < BACKOFF_MAX_S < FLAPPING_WINDOW_S

@@ -33,6 +33,10 @@ class Boot(msgspec.Struct, frozen=True, tag="boot"):
     """Listener name → inherited fd of this slot's listening socket."""
     shares: dict[str, int] = {}
     """Backend → how many connections this worker may have, where there is a limit."""
+    drained_listeners: list[str] = []
+    """Listeners that refuse clients although the goal is to serve."""
+    generation: int = 0
+    """Raised by what replaces workers of the same configuration: upgrade, reload --force."""
     controller: int = 0
     """Pid of the parent: a worker that has another one by then is an orphan nobody knows of."""
     workers: int = 1
@@ -51,7 +55,25 @@ class Desired(msgspec.Struct, frozen=True, tag="desired"):
     shares: dict[int, dict[str, int]] = {}
     """Pid → backend → how many connections the worker may have, where there is a limit."""
     retired: dict[int, float] = {}
-    """Pid of each worker that has a successor on its slot → instant at which it cuts the rest."""
+    """Pid of each worker that is to leave its slot → instant at which it cuts the rest."""
+    closing: dict[int, list[str]] = {}
+    """Pid of a retired worker → listeners whose sockets nobody else accepts from: it turns new
+    clients away, accepts all that wait, and shuts them down."""
+    doors_close_at: float = 0.0
+    """Instant at which a drain stops accepting; until then it is a lame duck."""
+    drained_listeners: dict[str, float] = {}
+    """Listener that refuses new clients → instant at which its sessions are cut."""
+    drained_servers: dict[str, float] = {}
+    """BACKEND/ADDRESS that gets no new sessions → instant at which those it has are cut."""
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """A session that a deadline ended."""
+
+    listener: str
+    client: str
+    server: str
+    """Empty when it had none at that moment."""
 
 
 class Report(msgspec.Struct, frozen=True, tag="report"):
@@ -66,6 +88,12 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     fds: dict[str, int]
     """Listener name → fd of its socket in the worker, for a new controller to take over."""
     figures: Figures
+    generation: int = 0
+    """As it was told in its Boot."""
+    leaves_by: float = 0.0
+    """Once it has left its slot: instant at which it cuts what is left."""
+    cuts: list[Cut] = []
+    """The last CUTS_LISTED sessions that a deadline ended here."""
 
 
 class SeatFigures(msgspec.Struct, frozen=True):
@@ -84,6 +112,26 @@ class Supervision(msgspec.Struct, frozen=True, tag="supervision"):
     seats: list[SeatFigures]
 
 
+class Reload(msgspec.Struct, frozen=True, tag="reload"):
+    """Read the configuration file again and replace what it has changed."""
+
+    force: bool = False
+    """Replace every worker although nothing has changed."""
+
+
+class Scale(msgspec.Struct, frozen=True, tag="scale"):
+    """Have so many workers."""
+
+    workers: int
+
+
+class Upgrade(msgspec.Struct, frozen=True, tag="upgrade"):
+    """Let the controller re-execute itself and replace every worker."""
+
+    executable: str
+    """Python of the new code."""
+
+
 class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
     """Ask for a Status."""
 
@@ -91,12 +139,21 @@ class StatusRequest(msgspec.Struct, frozen=True, tag="status"):
 class Resume(msgspec.Struct, frozen=True, tag="resume"):
     """Serve again after a drain; nothing changes when Aegis serves already."""
 
+    listener: str | None = None
+    """Only this listener."""
+    server: str | None = None
+    """Only this server, as BACKEND/ADDRESS."""
+
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
     """Refuse new sessions, let the others finish; the processes stay."""
 
     timeout_s: float | None = None
     """None: the configuration's drain_timeout_s."""
+    listener: str | None = None
+    """Only this listener."""
+    server: str | None = None
+    """Only this server, as BACKEND/ADDRESS."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
@@ -127,6 +184,8 @@ class ControllerStatus(msgspec.Struct, frozen=True):
     config: str
     """Path of the configuration file."""
     digest: str
+    upgrades: int = 0
+    """How often it has re-executed itself."""
 
 
 class ExporterStatus(msgspec.Struct, frozen=True):
@@ -157,6 +216,10 @@ class WorkerStatus(msgspec.Struct, frozen=True):
     retired: bool = False
     """True: a successor has the slot, this one finishes its sessions."""
     last_exit: str = ""
+    outdated: bool = False
+    """True: started with another configuration, or before the last upgrade; it will be replaced."""
+    cuts: list[Cut] = []
+    """The last sessions that a deadline ended."""
     """How the slot's previous process ended, where that was not asked for."""
 
 
@@ -170,6 +233,8 @@ class ListenerStatus(msgspec.Struct, frozen=True):
     pooling: str
     sessions: int
     sessions_total: int
+    drained: bool = False
+    """Refuses new clients, by `drain --listener`."""
 
 
 class ServerStatus(msgspec.Struct, frozen=True):
@@ -179,6 +244,8 @@ class ServerStatus(msgspec.Struct, frozen=True):
     connections: int
     connects_total: int
     connect_errors_total: int
+    drained: bool = False
+    """Gets no new sessions, by `drain --server`."""
 
 
 class BackendStatus(msgspec.Struct, frozen=True):
@@ -203,7 +270,7 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     """Time until a drain cuts the sessions that are left; None when none is under way."""
 
 
-Request = StatusRequest | Resume | Drain | Stop
+Request = StatusRequest | Resume | Drain | Stop | Reload | Scale | Upgrade
 Reply = Status | Accepted | Refused
 Telemetry = Figures | Supervision
 SocketName = Literal["commands", "reports", "requests", "telemetry", "sessions"]

@@ -66,8 +66,12 @@ def default_runtime_dir() -> Path:
     return Path(f"/tmp/aegis-{os.geteuid()}")
 
 
-def open_runtime_dir(path: Path) -> Path:
+def open_runtime_dir(path: Path, owner: int | None = None) -> Path:
     """Make the directory if it is missing and check that nobody else can get in.
+
+    Args:
+        path: where it is.
+        owner: account that we are going to become, whose it may be already.
 
     Raises:
         AegisError: it cannot be made, is no directory, is somebody else's or open to others.
@@ -83,7 +87,7 @@ def open_runtime_dir(path: Path) -> Path:
         info = path.stat()
     except OSError as error:
         raise AegisError(f"runtime directory {path}: {error.strerror}") from None
-    if info.st_uid != os.geteuid():
+    if info.st_uid not in {os.geteuid(), owner}:
         raise AegisError(f"runtime directory {path}: owned by uid {info.st_uid}, not by us")
     if stat.S_IMODE(info.st_mode) & 0o077:
         raise AegisError(

@@ -1,6 +1,6 @@
 """The controller: keeps what is wanted, tells the workers, hears them, answers aegis-ctl.
 
-    aegis-ctl, signals ─▶ goal ──Desired, PUB──▶ workers ──Report, PUSH──▶ supervisor ─▶ Status
+    aegis-ctl, signals ─▶ Wanted ──Desired, PUB──▶ workers ──Report, PUSH──▶ supervisor ─▶ Status
 
 One thread, one poll loop; nothing in it waits for anyone. Every change is a new epoch, and the
 whole desired state is published again each heartbeat, so whoever missed it hears it then.
@@ -8,6 +8,7 @@ whole desired state is published again each heartbeat, so whoever missed it hear
 
 import logging
 import os
+import select
 import signal
 import socket
 from datetime import UTC, datetime
@@ -19,32 +20,33 @@ import msgspec
 import zmq
 
 from aegis import bus
-from aegis.addresses import parse_address
 from aegis.config import Config
 from aegis.errors import AegisError
-from aegis.lifecycle import Goal, ProxyPhase
+from aegis.lifecycle import ProxyPhase
 from aegis.limits import HEARTBEAT_S, KILL_AFTER_S, STALE_S, TICK_S
 from aegis.messages import (
-    Accepted,
     ControllerStatus,
-    Desired,
     Refused,
-    Reply,
     Report,
     Request,
-    Resume,
     SeatFigures,
     StatusRequest,
     Stop,
     Supervision,
 )
 from aegis.runtime import living, open_process, remove_sockets
+from control import privileges
 from control.cores import usable_cores
-from control.process import Process, spawn_exporter
-from control.seat import Seat
-from control.sockets import open_listener, probe, remove_unix_files
+from control.exporter_seat import ExporterSeat
+from control.handover import SIGNALS, Handover, become
+from control.process import Process
+from control.requests import Requests
+from control.slots import Slots
+from control.sockets import SlotSockets, remove_unix_files
 from control.status import build_status, proxy_phase
 from control.supervisor import Supervisor
+from control.systemd import Notifier
+from control.wanted import Wanted
 
 _decode_request = msgspec.msgpack.Decoder(Request).decode
 _decode_report = msgspec.msgpack.Decoder(Report).decode
@@ -56,59 +58,78 @@ class Controller:
     """One proxy. `run` needs the controller's claim on the runtime directory."""
 
     def __init__(
-        self, config: Config, config_file: Path, runtime_dir: Path, *, with_exporter: bool
+        self,
+        config: Config,
+        config_file: Path,
+        runtime_dir: Path,
+        claim_fd: int,
+        inherited: SlotSockets,
+        *,
+        with_exporter: bool,
     ) -> None:
-        self._config = config
+        """Start nothing yet; `inherited` are sockets that systemd has opened."""
         self._config_file = config_file
         self._runtime_dir = runtime_dir
+        self._claim_fd = claim_fd
+        self._inherited = inherited
         self._started = datetime.now(UTC)
         self._epoch = 1
-        self._deadline = 0.0
+        self._first_epoch = 1
+        self._upgrades = 0
         self._has_served = False
         self._next_heartbeat = 0.0
-        self._supervisor = Supervisor(config, usable_cores(), str(runtime_dir), self._changed)
-        self._exporter = Seat("exporter", -1, self._spawn_exporter) if with_exporter else None
-        self._metrics: socket.socket | None = None
+        self._last_turn = 0.0
+        self._supervisor = Supervisor(
+            config, usable_cores(), str(runtime_dir), Slots(inherited), self._changed
+        )
+        self._wanted = Wanted(self._supervisor, self._changed)
+        self._exporter = ExporterSeat(config_file, runtime_dir) if with_exporter else None
+        self._requests = Requests(
+            self._supervisor, self._wanted, self._exporter, config_file, lambda: self._epoch
+        )
+        self._notifier = Notifier()
         self._context = zmq.Context()
         self._wakeup, self._signals = socket.socketpair()
 
-    def run(self) -> None:
+    def run(self, handover: Handover | None = None) -> None:
         """Serve until stopped; leaves no process, socket or file behind.
+
+        Args:
+            handover: what the program that we were before an upgrade has left.
 
         Raises:
             AegisError: an address cannot be bound; nothing has been started then.
         """
+        config = self._supervisor.config
+        account = privileges.account_of(config)
+        if account is not None:
+            privileges.give_directory(self._runtime_dir, account)
+            privileges.become(account)
+        privileges.withhold_from_children()
+        if handover is not None:
+            self._take(handover)
         orphans = self._end_orphaned_exporters()
         if not orphans:
             remove_sockets(self._runtime_dir)
-        if self._exporter is not None:
-            address = parse_address(self._config.metrics.bind)
-            probe(address, "metrics")
-            self._metrics = open_listener(address, "metrics")
-        self._open_bus()
         try:
+            if self._exporter is not None:
+                self._exporter.use(config, self._exporter.open(config))
+            self._open_bus()
             self._adopt(orphans)
-            self._supervisor.open_sockets()
+            self._supervisor.prepare()
             self._watch_signals()
             while not self._finished():
                 self._turn()
-            remove_unix_files(self._config)
+            remove_unix_files(self._supervisor.config)
         finally:
             self._supervisor.close()
-            if self._metrics is not None:
-                self._metrics.close()
+            if self._exporter is not None:
+                self._exporter.close()
             self._context.destroy(linger=0)
             self._wakeup.close()
             self._signals.close()
             living(self._runtime_dir)  # removes the claims of workers that were killed
             remove_sockets(self._runtime_dir)
-
-    def _probe_drained(self) -> None:
-        """A drained TCP listener does not listen: another Aegis of ours may do so there by now."""
-        for listener in self._config.listeners:
-            address = parse_address(listener.bind)
-            if not address.is_unix:
-                probe(address, f'listener "{listener.name}"')
 
     # --- start ---------------------------------------------------------------------------------
 
@@ -139,7 +160,7 @@ class Controller:
         directory = self._runtime_dir
         self._commands = bus.bind(self._context, zmq.PUB, directory, "commands")
         self._reports = bus.bind(self._context, zmq.PULL, directory, "reports")
-        self._requests = bus.bind(self._context, zmq.ROUTER, directory, "requests")
+        self._replies = bus.bind(self._context, zmq.ROUTER, directory, "requests")
         self._telemetry = bus.connect(self._context, zmq.PUSH, directory, "telemetry")
 
     def _adopt(self, orphans: dict[int, Process]) -> None:
@@ -150,8 +171,11 @@ class Controller:
             self._publish()
             self._reports.poll(TICK_S * 1000)
             for report in self._receive_reports():
-                if report.controller == os.getpid():  # else it is older than we are
+                # Else it is older than we are, or than our last upgrade.
+                if report.controller == os.getpid() and report.epoch >= self._first_epoch:
                     heard[report.figures.pid] = report
+        known = [report.generation for report in heard.values()]
+        self._supervisor.generation = max([self._supervisor.generation, *known])
         for pid, process in orphans.items():
             self._supervisor.adopt(process, heard.get(pid))
         self._supervisor.adopted()
@@ -160,64 +184,74 @@ class Controller:
         self._wakeup.setblocking(False)
         self._signals.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGUSR1):
+        for number in SIGNALS:
             signal.signal(number, lambda *_: None)  # the wake-up byte is what counts
-        self._poller = zmq.Poller()
-        for source in (self._signals.fileno(), self._reports, self._requests):
-            self._poller.register(source, zmq.POLLIN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked if we were executed
+        self._watch_bus()
 
-    def _spawn_exporter(self, seat: Seat) -> Process:
-        del seat
-        assert self._metrics is not None
-        process = spawn_exporter(
-            self._config_file, self._runtime_dir, self._metrics.fileno(), self._config.log
-        )
-        process.serving_since = process.started  # its socket listens, so it is reachable
-        return process
+    def _watch_bus(self) -> None:
+        self._poller = zmq.Poller()
+        for source in (self._signals.fileno(), self._reports, self._replies):
+            self._poller.register(source, zmq.POLLIN)
 
     # --- loop ----------------------------------------------------------------------------------
 
     def _turn(self) -> None:
+        heard = False
         for source, _ in self._poller.poll(int(TICK_S * 1000)):
-            if source is self._requests:
+            if source is self._replies:
                 self._answer()
             elif source is self._reports:
                 for report in self._receive_reports():
                     self._supervisor.heard(report)
-                self._supervisor.share(self._epoch)
+                heard = True
             else:
                 for number in self._signals.recv(256):
-                    if number == signal.SIGUSR1:
-                        self._reopen_logs()
-                    elif number != signal.SIGCHLD:  # which is only there to wake us
-                        name = signal.Signals(number).name
-                        log.info("%s", name, extra={"event": "signal", "signal": name})
-                        self._stop(Stop(now=self._supervisor.goal == "stopped"))
+                    self._signalled(signal.Signals(number))
         now = monotonic()
+        if now > self._last_turn + 10 * TICK_S:
+            self._supervisor.was_away()
+        self._last_turn = now
         self._supervisor.tick(now)
+        if heard or self._supervisor.members_changed():
+            self._supervisor.share(self._epoch)
         if self._exporter is not None:
-            self._exporter.reap(now, expected=self._exporter_may_go())
-            self._exporter.tick(now, start=not self._exporter_may_go())
+            self._exporter.tick(now, may_go=self._exporter_may_go())
         self._has_served |= self._phase() == "serving"
         if now >= self._next_heartbeat:
             self._publish()
             self._next_heartbeat = now + HEARTBEAT_S
+        self._notify(now)
+        if self._requests.upgrade_to:
+            self._upgrade()
 
-    def _reopen_logs(self) -> None:
-        """Pass SIGUSR1 on to who has the session log's file."""
-        if self._exporter is not None and self._exporter.current is not None:
-            self._exporter.current.signal(signal.SIGUSR1)
+    def _signalled(self, number: signal.Signals) -> None:
+        if number == signal.SIGCHLD:  # which is only there to wake us
+            return
+        log.info("%s", number.name, extra={"event": "signal", "signal": number.name})
+        if number == signal.SIGUSR1:
+            if self._exporter is not None:
+                self._exporter.reopen_logs()
+        elif number == signal.SIGHUP:
+            reply = self._requests.reload(force=False)
+            if isinstance(reply, Refused):
+                log.error("reload: nothing has changed: %s", reply.why)
+        else:
+            self._requests.stop(Stop(now=self._supervisor.goal == "stopped"))
+
+    def _notify(self, now: float) -> None:
+        self._notifier.alive(now)
+        if self._supervisor.goal == "stopped":
+            self._notifier.stopping()
+        elif self._requests.upgrade_to or self._supervisor.replacing:
+            self._notifier.reloading()
+        elif self._has_served:
+            self._notifier.ready()
 
     def _finished(self) -> bool:
         if not self._exporter_may_go():
             return False
-        if self._exporter is None or self._exporter.current is None:
-            return True
-        process = self._exporter.current
-        if process.kill_at is None:
-            process.signal(signal.SIGTERM)
-            process.kill_at = monotonic() + KILL_AFTER_S
-        return False
+        return self._exporter is None or self._exporter.has_ended()
 
     def _exporter_may_go(self) -> bool:
         return self._supervisor.goal == "stopped" and not self._supervisor.processes
@@ -233,70 +267,13 @@ class Controller:
                 log.warning("report not understood: %s", error)
 
     def _publish(self) -> None:
-        supervisor = self._supervisor
-        bus.send(
-            self._commands,
-            Desired(
-                controller=os.getpid(),
-                epoch=self._epoch,
-                goal=supervisor.goal,
-                deadline=self._deadline,
-                shares=supervisor.shares.of(p.pid for p in supervisor.processes),
-                retired=supervisor.retired,
-            ),
-        )
-        seats = supervisor.seats + ([self._exporter] if self._exporter is not None else [])
+        bus.send(self._commands, self._wanted.desired(self._epoch))
+        seats = self._supervisor.seats + ([self._exporter.seat] if self._exporter else [])
         figures = [SeatFigures(seat.slot, seat.state, seat.restarts) for seat in seats]
         bus.send(self._telemetry, Supervision(self._phase(), self._epoch, figures))
 
     def _phase(self) -> ProxyPhase:
         return proxy_phase(self._supervisor, has_served=self._has_served)
-
-    # --- requests ------------------------------------------------------------------------------
-
-    def _answer(self) -> None:
-        while True:
-            try:
-                frames: list[Any] = self._requests.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                reply = self._handle(_decode_request(frames[-1]))
-            except bus.UNREADABLE as error:
-                reply = Refused(f"request not understood: {error}")
-            self._requests.send_multipart([*frames[:-1], msgspec.msgpack.encode(reply)])
-
-    def _handle(self, request: Request) -> Reply:
-        goal = self._supervisor.goal
-        if isinstance(request, StatusRequest):
-            return self._status()
-        if isinstance(request, Stop):
-            return self._stop(request)
-        if goal == "stopped":
-            return Refused("aegis is stopping")
-        if isinstance(request, Resume):
-            try:
-                if self._phase() == "drained":
-                    self._probe_drained()
-            except AegisError as error:
-                return Refused(str(error))
-            return self._set_goal("serving", None)
-        return self._set_goal("drained", request.timeout_s)
-
-    def _stop(self, request: Stop) -> Accepted:
-        return self._set_goal("stopped", 0.0 if request.now else request.timeout_s)
-
-    def _set_goal(self, goal: Goal, timeout_s: float | None) -> Accepted:
-        """Move to a goal; the one that is set already keeps its deadline unless told another."""
-        if goal != self._supervisor.goal or timeout_s is not None:
-            log.info("goal: %s", goal, extra={"event": "goal", "goal": goal})
-            timeout_s = self._config.drain_timeout_s if timeout_s is None else timeout_s
-            self._supervisor.goal = goal
-            self._deadline = 0.0 if goal == "serving" else monotonic() + timeout_s
-            for process in self._supervisor.processes if goal == "stopped" else []:
-                process.kill_at = self._deadline + KILL_AFTER_S
-            self._changed()
-        return Accepted(self._epoch)
 
     def _changed(self) -> int:
         """Publish a new epoch at the end of this turn; returns it."""
@@ -304,15 +281,107 @@ class Controller:
         self._next_heartbeat = 0.0
         return self._epoch
 
-    def _status(self) -> Reply:
+    # --- requests ------------------------------------------------------------------------------
+
+    def _answer(self) -> None:
+        while True:
+            try:
+                frames: list[Any] = self._replies.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                request = _decode_request(frames[-1])
+                if isinstance(request, StatusRequest):
+                    reply: Any = self._status()
+                else:
+                    reply = self._requests.handle(request, drained=self._phase() == "drained")
+            except bus.UNREADABLE as error:
+                reply = Refused(f"request not understood: {error}")
+            self._replies.send_multipart([*frames[:-1], msgspec.msgpack.encode(reply)])
+
+    def _status(self) -> Any:
         controller = ControllerStatus(
             pid=os.getpid(),
             started=self._started.isoformat(timespec="seconds"),
             config=str(self._config_file),
             digest=self._supervisor.digest,
+            upgrades=self._upgrades,
         )
-        phase = self._phase()
-        status = build_status(self._supervisor, self._exporter, controller, phase, self._epoch)
-        if phase not in {"draining", "stopping"}:
+        seat = self._exporter.seat if self._exporter is not None else None
+        status = build_status(
+            self._supervisor,
+            self._wanted,
+            seat,
+            controller,
+            phase=self._phase(),
+            epoch=self._epoch,
+        )
+        if status.phase not in {"draining", "stopping"}:
             return status
-        return msgspec.structs.replace(status, cut_in_s=max(0.0, self._deadline - monotonic()))
+        left_s = max(0.0, self._wanted.deadline - monotonic())
+        return msgspec.structs.replace(status, cut_in_s=left_s)
+
+    # --- upgrade -------------------------------------------------------------------------------
+
+    def _upgrade(self) -> None:
+        """Become the new program once every worker that has been started is known to it."""
+        executable = self._requests.upgrade_to
+        now = monotonic()
+        currents = [seat.current for seat in self._supervisor.seats]
+        born = all(p is None or p.serving_since is not None for p in currents)
+        if not born and now < self._requests.upgrade_by:
+            return
+        if select.select([self._signals], [], [], 0)[0]:
+            return  # first things first
+        self._requests.upgrade_to = ""
+        if not born:
+            log.error("no upgrade: a worker that is being started does not get ready")
+            return
+        log.info("becoming %s", executable)
+        self._context.destroy(linger=1000)  # replies leave first; execve(2) ends ZeroMQ's threads
+        slots, orders = self._supervisor.slots.hand_over()
+        try:
+            become(executable, self._handover(slots, orders))
+        except AegisError as error:
+            log.error("no upgrade: %s", error)
+            self._context = zmq.Context()
+            self._open_bus()
+            self._watch_bus()
+
+    def _handover(
+        self, slots: dict[int, dict[str, int]], orders: dict[str, list[int] | None]
+    ) -> Handover:
+        for sock in self._inherited.values():
+            sock.set_inheritable(True)
+        return Handover(
+            config_file=str(self._config_file),
+            runtime_dir=str(self._runtime_dir),
+            config=msgspec.json.encode(self._supervisor.config),
+            count=len(self._supervisor.seats),
+            generation=self._supervisor.generation + 1,
+            epoch=self._epoch + 1,
+            upgrades=self._upgrades + 1,
+            claim_fd=self._claim_fd,
+            slots=slots,
+            orders=orders,
+            inherited={text: sock.fileno() for text, sock in self._inherited.items()},
+            exporter=self._exporter.hand_over() if self._exporter is not None else None,
+            goal=self._supervisor.goal,
+            deadline=self._wanted.deadline,
+            doors_close_at=self._wanted.doors_close_at,
+            listeners=self._wanted.listeners,
+            servers=self._wanted.servers,
+        )
+
+    def _take(self, handover: Handover) -> None:
+        supervisor, wanted = self._supervisor, self._wanted
+        supervisor.slots.receive(handover.slots, handover.orders)
+        supervisor.resize(handover.count)
+        supervisor.generation = handover.generation
+        supervisor.goal = handover.goal
+        wanted.take(handover)
+        if self._exporter is not None and handover.exporter is not None:
+            self._exporter.receive(*handover.exporter)
+        self._upgrades = handover.upgrades
+        self._epoch = self._first_epoch = handover.epoch
+        self._has_served = True

@@ -1,5 +1,6 @@
 """Start a controller: configuration, runtime directory, claim, then the loop."""
 
+import logging
 import os
 import resource
 import sys
@@ -10,9 +11,16 @@ import typer
 
 from aegis.config_file import find_config, load_config
 from aegis.errors import AegisError
+from aegis.limits import FEW_FDS
 from aegis.logs import FORMAT_VARIABLE, LOG_FORMATS, configure_logging
 from aegis.runtime import Claim, default_runtime_dir, drop_claim, open_runtime_dir, take_claim
 from control.controller import Controller
+from control.handover import receive
+from control.privileges import account_of
+from control.slots import received
+from control.systemd import inherited_sockets
+
+log = logging.getLogger(__name__)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Configuration file.")
@@ -58,21 +66,55 @@ def run_controller(config_file: Path, runtime_dir: Path, *, with_exporter: bool)
         AegisError: it could not start; nothing is left behind then.
     """
     config = load_config(config_file)
-    runtime_dir = open_runtime_dir(runtime_dir)
+    account = account_of(config)
+    runtime_dir = open_runtime_dir(runtime_dir, owner=account.uid if account else None)
     claim = Claim("controller", os.getpid())
-    take_claim(runtime_dir, claim)
+    claim_fd = take_claim(runtime_dir, claim)
     try:
         configure_logging(config.log.format)
         _raise_fd_limit()
-        Controller(config, config_file, runtime_dir, with_exporter=with_exporter).run()
+        Controller(
+            config,
+            config_file,
+            runtime_dir,
+            claim_fd,
+            inherited_sockets(),
+            with_exporter=with_exporter,
+        ).run()
     finally:
         drop_claim(runtime_dir, claim)
+
+
+def run_upgraded(fd: int) -> None:
+    """Go on as the controller whose program we have replaced.
+
+    Raises:
+        AegisError: that is not possible; its workers go on serving without a controller.
+    """
+    handover = receive(fd)
+    config = handover.configuration()
+    configure_logging(config.log.format)
+    config_file, runtime_dir = Path(handover.config_file), Path(handover.runtime_dir)
+    try:
+        Controller(
+            config,
+            config_file,
+            runtime_dir,
+            handover.claim_fd,
+            {text: received(fd) for text, fd in handover.inherited.items()},
+            with_exporter=handover.exporter is not None,
+        ).run(handover)
+    finally:
+        drop_claim(runtime_dir, Claim("controller", os.getpid()))
 
 
 def _raise_fd_limit() -> None:
     """Allow as many fds as the hard limit does; workers inherit it. A session takes two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    log.info("at most %d fds, about %d sessions, in each worker", hard, hard // 2)
+    if hard < FEW_FDS:
+        log.warning("few fds: raise LimitNOFILE= of the service, or `ulimit -Hn`")
 
 
 def _main(
@@ -80,10 +122,14 @@ def _main(
     runtime_dir: RuntimeDirOption = None,
     no_exporter: NoExporterOption = False,
     log_format: LogFormatOption = None,
+    handover: Annotated[int | None, typer.Option("--handover", hidden=True)] = None,
 ) -> None:
     """Run the controller of an Aegis in the foreground; `aegis-ctl` talks to it."""
     del log_format  # its callback has done it
     try:
+        if handover is not None:
+            run_upgraded(handover)
+            return
         run_controller(
             config or find_config(),
             runtime_dir or default_runtime_dir(),

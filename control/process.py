@@ -3,6 +3,7 @@
 A pidfd becomes readable when the process ends, whoever its parent is (pidfd_open(2)).
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ from time import monotonic
 import msgspec
 
 from aegis.config import Log
+from aegis.limits import HUNG_AFTER_S
 from aegis.messages import Boot, Report
 from aegis.runtime import send_signal
 
@@ -29,7 +31,17 @@ class Process:
         self.serving_since: float | None = None
         self.kill_at: float | None = None
         """Instant from which the process has outlived what it was given."""
+        self.heard_at = self.started
+        self.hung = False
+        """It has missed its heartbeats and got a successor."""
+        self.digest = ""
+        self.generation = 0
+        self.binds: dict[str, str] = {}
+        """Listener name → address of what a worker accepts from."""
+        self.private = False
+        """Its sockets are its own: the kernel did not let us take them over."""
         self._child = child
+        self._exit: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -41,13 +53,22 @@ class Process:
         if not select.select([self.pidfd], [], [], timeout_s)[0]:
             return False
         if self._child is not None:
-            self._child.wait()
+            self._exit = self._child.wait()
+        elif self._exit is None:
+            # A child of the program that we were before execve(2) is our child still.
+            with contextlib.suppress(ChildProcessError):
+                ended = os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
+                if ended is not None:
+                    killed = ended.si_code != os.CLD_EXITED
+                    self._exit = -ended.si_status if killed else ended.si_status
         return True
 
     @property
     def how_it_ended(self) -> str:
         """Words for the exit status, which only a parent gets to know."""
-        code = None if self._child is None else self._child.poll()
+        if self.hung:
+            return f"hung for {HUNG_AFTER_S:g} s and was killed"
+        code = self._exit
         if code is None:
             return "ended"
         if code >= 0:

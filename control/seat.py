@@ -42,6 +42,7 @@ class Seat:
         self._deaths: deque[float] = deque(maxlen=FLAPPING_DEATHS)
         self._backoff_s = 0.0
         self._start_at = 0.0
+        self._leaver: Process | None = None
 
     @property
     def state(self) -> SeatState:
@@ -99,9 +100,19 @@ class Seat:
                 self.retiring.remove(process)
                 continue
             self.current = None
-            if not expected:
+            if not expected and process is not self._leaver:
                 self._died(f"pid {process.pid} {process.how_it_ended}", now)
         return ended
+
+    def expect_end(self) -> None:
+        """Note that who sits here was asked to go: its end is no death."""
+        self._leaver = self.current
+
+    def replace(self) -> None:
+        """Free the seat for a successor; who sat there is retired when that serves."""
+        if self.current is not None:
+            self.retiring.append(self.current)
+            self.current = None
 
     def _start(self, now: float) -> None:
         try:

@@ -6,6 +6,10 @@ is given must have left another first. It has left when the worker has applied t
 reports no more open connections than that.
 
     free = limit - sum of max(believed, open)      only this is given away, ever
+
+A worker that leaves its slot keeps what its remaining clients need and no more than half of a fair
+part; one connection, if its clients have none, comes before anybody else's. Who has none at all
+gets one from who has most, so that a successor can serve at once.
 """
 
 from collections.abc import Iterable
@@ -27,6 +31,8 @@ class Need(NamedTuple):
     """Connections that serve somebody at this moment."""
     waiting: int
     """Clients that wait for one."""
+    leaving: bool = False
+    """It has a successor."""
 
 
 def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
@@ -38,18 +44,25 @@ def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
     """
     if not needs:
         return {}
-    fair, left_over = divmod(limit, len(needs))
+    staying = {pid: need for pid, need in needs.items() if not need.leaving} or needs
+    fair, left_over = divmod(limit, len(staying))
     free = limit - sum(max(need.believed, need.granted, need.open) for need in needs.values())
     shares = {pid: need.granted for pid, need in needs.items()}
-    hungry = [pid for pid, need in needs.items() if need.waiting]
-    for pid, need in needs.items():
+    hungry = [pid for pid, need in staying.items() if need.waiting]
+    for pid, need in staying.items():
         if hungry and not need.waiting:  # keeps one if there are enough: its next client may come
             shares[pid] = min(need.granted, max(need.busy, min(1, fair)))
         elif hungry and need.granted > fair + min(1, left_over):
             shares[pid] = fair + min(1, left_over)
-    takers = {pid: needs[pid].waiting for pid in hungry}
+    first = _see_to_the_ends(limit, fair, needs, staying, shares)
+    takers = {pid: staying[pid].waiting for pid in hungry}
     if not hungry:
-        takers = {pid: fair + 1 - share for pid, share in shares.items() if share <= fair}
+        takers = {pid: fair + 1 - shares[pid] for pid in staying if shares[pid] <= fair}
+    for pid in first[: max(0, free)]:
+        shares[pid] += 1
+        takers[pid] = takers.get(pid, 1) - 1
+    free -= len(first)
+    takers = {pid: wanted for pid, wanted in takers.items() if wanted > 0}
     while free > 0 and takers:
         pid = min(takers, key=lambda each: (shares[each], each))
         shares[pid] += 1
@@ -60,14 +73,46 @@ def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
     return shares
 
 
+def _see_to_the_ends(
+    limit: int, fair: int, needs: dict[int, Need], staying: dict[int, Need], shares: dict[int, int]
+) -> list[int]:
+    """Cut down, in place, what leaving workers do not need and what newborn ones do.
+
+    Returns:
+        Who gets one connection before all others, in this order.
+    """
+    leaving = {pid: need for pid, need in needs.items() if pid not in staying}
+    for pid, need in leaving.items():
+        used = need.busy + need.waiting
+        shares[pid] = min(need.granted, max(min(1, used), min(used, fair // 2)))
+    cut_off = [pid for pid, need in leaving.items() if need.waiting and not shares[pid]]
+    newborn = [pid for pid in staying if fair and not shares[pid]]
+    spare = limit - sum(shares.values())  # what is free once all have confirmed
+    for wanted, least in ((len(cut_off), 1), (len(cut_off) + len(newborn), 2)):
+        while spare < wanted:
+            donor = max(staying, key=lambda pid: shares[pid])
+            if shares[donor] < least:
+                break
+            shares[donor] -= 1
+            spare += 1
+    return cut_off + newborn
+
+
 class Shares:
     """The shares of all backends that have a limit."""
 
     def __init__(self, config: Config) -> None:
-        self._limits = {b.name: b.max_connections for b in config.backends if b.max_connections}
-        self._granted: dict[str, dict[int, int]] = {name: {} for name in self._limits}
-        self._believed: dict[str, dict[int, int]] = {name: {} for name in self._limits}
+        self._limits: dict[str, int] = {}
+        self._granted: dict[str, dict[int, int]] = {}
+        self._believed: dict[str, dict[int, int]] = {}
         self._changed_in: dict[int, int] = {}  # pid -> epoch of its last change
+        self.reconfigure(config)
+
+    def reconfigure(self, config: Config) -> None:
+        """Go by other limits; what the workers have of a backend that stays they keep."""
+        self._limits = {b.name: b.max_connections for b in config.backends if b.max_connections}
+        self._granted = {name: self._granted.get(name, {}) for name in self._limits}
+        self._believed = {name: self._believed.get(name, {}) for name in self._limits}
 
     def for_new_worker(self, workers: int, needs: dict[str, dict[int, Need]]) -> dict[str, int]:
         """Return what a worker may start with: its fair part, as far as that is free."""

@@ -1,9 +1,8 @@
 """The listening sockets, which the controller owns and workers inherit.
 
 A TCP listener has one SO_REUSEPORT socket per worker slot and the kernel spreads connections over
-those that listen; a unix listener has one socket for all slots. They are bound here and listened on
-by the worker when it serves, so a slot without a worker gets no connections at first, and keeps its
-queue when its worker has died.
+those that listen; a unix listener has one socket for all slots. A slot keeps its queue when its
+worker has died; control/slots.py says who has which.
 
 SO_REUSEPORT would let a second Aegis of the same user share a port unnoticed, so a port is first
 bound without it: that fails as long as anyone listens there (socket(7)).
@@ -14,15 +13,15 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from aegis.addresses import Address, parse_address
+from aegis.addresses import Address
 from aegis.config import Config, unix_paths
 from aegis.errors import AegisError
 
 SlotSockets = dict[str, socket.socket]
-"""Listener name → the listening socket of one slot."""
+"""Address.text → the listening socket of one slot."""
 
 _PIDFD_GETFD = 438  # the same on every architecture (since Linux 5.6); glibc has no wrapper
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -51,6 +50,9 @@ def open_listener(address: Address, what: str) -> socket.socket:
         AegisError: as for `probe`.
     """
     sock = socket.socket(address.family, socket.SOCK_STREAM)
+    # O_NONBLOCK is the open file's, which all holders share: a socket object that takes itself for
+    # blocking would clear it in dup(), and a worker would hang in accept(2).
+    sock.setblocking(False)
     if address.is_unix:
         # The file is ours to replace: probe has found nobody behind it.
         with contextlib.suppress(FileNotFoundError):
@@ -66,85 +68,51 @@ def open_listener(address: Address, what: str) -> socket.socket:
     return sock
 
 
-def open_slots(
-    config: Config, slots: dict[int, SlotSockets], known: Iterable[SlotSockets] = ()
-) -> None:
-    """Open, in place, every listener that a slot does not have yet.
-
-    Args:
-        config: the listeners.
-        slots: the slots, each with the sockets that it has.
-        known: sockets of other slots; their unix listeners serve these as well.
-
-    Raises:
-        AegisError: as for `probe`; what was opened is closed again.
-    """
-    opened: list[tuple[SlotSockets, str]] = []
-    made: list[Path] = []
-    try:
-        for listener in config.listeners:
-            name, address = listener.name, parse_address(listener.bind)
-            shared = [s[name] for s in [*slots.values(), *known] if name in s][:1]
-            for sockets in slots.values():
-                if name in sockets:
-                    continue
-                if address.is_unix and shared:
-                    sockets[name] = shared[0].dup()
-                else:
-                    sockets[name] = open_listener(address, f'listener "{name}"')
-                    shared = [sockets[name]]
-                    if address.is_unix:
-                        made.append(Path(str(address.sockaddr)))
-                opened.append((sockets, name))
-    except AegisError:
-        for sockets, name in opened:
-            sockets.pop(name).close()
-        for path in made:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def take_over(pidfd: int, fds: dict[str, int], config: Config) -> SlotSockets:
+def take_over(pidfd: int, fds: dict[str, int]) -> dict[str, tuple[str, socket.socket]]:
     """Duplicate the listening sockets of a living worker, as far as the kernel lets us.
 
     Args:
         pidfd: the worker.
         fds: listener name → fd in the worker, from its report.
-        config: only sockets bound to what it says are taken.
+
+    Returns:
+        Listener name → (Address.text, socket) of each that could be had.
     """
-    taken: SlotSockets = {}
-    for listener in config.listeners:
-        fd = fds.get(listener.name)
-        copy = -1 if fd is None else _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+    taken = {}
+    for name, fd in fds.items():
+        copy = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
         if copy < 0:
             continue
         os.set_inheritable(copy, False)
         sock = socket.socket(fileno=copy)
-        # O_NONBLOCK is the open file's, which the worker shares: a socket object that takes itself
-        # for blocking would clear it in dup(), and the worker would hang in accept(2).
-        sock.setblocking(False)
-        if _bound_to(sock, parse_address(listener.bind)):
-            taken[listener.name] = sock
+        sock.setblocking(False)  # as in `open_listener`
+        text = bound_to(sock)
+        if text:
+            taken[name] = text, sock
         else:
             sock.close()
     return taken
 
 
-def addresses_of(pidfd: int, fds: dict[str, int]) -> set[str]:
-    """Return where the listening sockets of a living worker are bound, as Address.text."""
-    held = set()
-    for fd in fds.values():
-        copy = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
-        if copy < 0:
-            continue
-        with socket.socket(fileno=copy) as sock:
-            name = sock.getsockname()
-        if sock.family == socket.AF_UNIX:
-            held.add(f"unix:{name}")
-        else:
-            host = f"[{name[0]}]" if sock.family == socket.AF_INET6 else name[0]
-            held.add(f"{host}:{name[1]}")
-    return held
+def bound_to(sock: socket.socket) -> str:
+    """Return where a listener's socket is bound, as Address.text; empty if it is none.
+
+    A connection that was accepted there is none, nor is a socket of another family.
+    """
+    if sock.family not in {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}:
+        return ""
+    with contextlib.suppress(OSError):
+        sock.getpeername()
+        return ""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{name}" if isinstance(name, str) and name else ""
+    if sock.family == socket.AF_INET:
+        return f"{name[0]}:{name[1]}"
+    host, _, zone = name[0].partition("%")
+    if name[3] and not zone:
+        zone = socket.if_indextoname(name[3])
+    return f"[{host}%{zone}]:{name[1]}" if zone else f"[{host}]:{name[1]}"
 
 
 def close_all(sockets: SlotSockets) -> None:
@@ -157,15 +125,6 @@ def remove_unix_files(config: Config) -> None:
     """Unlink the unix listeners' files; for the controller that ends."""
     for path in unix_paths(config):
         Path(path).unlink(missing_ok=True)
-
-
-def _bound_to(sock: socket.socket, address: Address) -> bool:
-    """Whether this is a listener's socket there, and not a connection that was accepted there."""
-    try:
-        sock.getpeername()
-    except OSError:
-        return sock.family == address.family and sock.getsockname() == address.sockaddr
-    return False
 
 
 def _bind(sock: socket.socket, address: Address, what: str) -> None:

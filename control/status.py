@@ -1,8 +1,9 @@
 """What is: the status of the whole proxy, put together from the seats and the last reports."""
 
+from aegis.addresses import parse_address
 from aegis.config import Config
 from aegis.figures import Figures
-from aegis.lifecycle import ProxyPhase
+from aegis.lifecycle import Phase, ProxyPhase
 from aegis.messages import (
     BackendStatus,
     ControllerStatus,
@@ -15,27 +16,36 @@ from aegis.messages import (
 from control.process import Process
 from control.seat import Seat
 from control.supervisor import Supervisor
+from control.wanted import Wanted
 
 
 def proxy_phase(supervisor: Supervisor, *, has_served: bool) -> ProxyPhase:
     """Return the phase of the whole: `starting` until every slot has served once."""
     if supervisor.goal == "stopped":
         return "stopping"
-    phases = [
-        seat.current.report.figures.phase if seat.current and seat.current.report else "starting"
-        for seat in supervisor.seats
-    ]
-    if supervisor.goal == "drained":
-        phases += ["draining" for seat in supervisor.seats if seat.retiring]
+    if supervisor.goal == "serving":
+        phases = [_phase_of(seat.processes) for seat in supervisor.seats]
+    else:
+        phases = [_phase_of([seat.current] if seat.current else []) for seat in supervisor.seats]
+        phases += ["draining" for seat in supervisor.every_seat if seat.retiring]
+        phases += ["draining" for seat in supervisor.leaving if seat.current]
         return "drained" if all(phase == "drained" for phase in phases) else "draining"
     serving = any if has_served else all
     return "serving" if serving(phase == "serving" for phase in phases) else "starting"
 
 
+def _phase_of(processes: list[Process]) -> Phase:
+    """Return the phase of a slot: what the best of its workers does."""
+    phases = [p.report.figures.phase if p.report else "starting" for p in processes]
+    return "serving" if "serving" in phases else phases[-1] if phases else "starting"
+
+
 def build_status(
     supervisor: Supervisor,
+    wanted: Wanted,
     exporter: Seat | None,
     controller: ControllerStatus,
+    *,
     phase: ProxyPhase,
     epoch: int,
 ) -> Status:
@@ -48,9 +58,9 @@ def build_status(
         epoch=epoch,
         controller=controller,
         exporter=_exporter(exporter, config) if exporter is not None else None,
-        workers=[worker for seat in supervisor.seats for worker in _workers(supervisor, seat)],
-        listeners=_listeners(config, figures),
-        backends=_backends(config, figures),
+        workers=[worker for seat in supervisor.every_seat for worker in _workers(supervisor, seat)],
+        listeners=_listeners(config, figures, wanted),
+        backends=_backends(config, figures, wanted),
     )
 
 
@@ -66,6 +76,8 @@ def _exporter(seat: Seat, config: Config) -> ExporterStatus:
 def _workers(supervisor: Supervisor, seat: Seat) -> list[WorkerStatus]:
     """Return the seat's worker, or its absence, then those that are retired."""
     rows: list[Process | None] = [seat.current, *seat.retiring]
+    if seat in supervisor.leaving:
+        rows = [*seat.processes]
     workers = []
     for process in rows:
         report = process.report if process is not None else None
@@ -73,7 +85,7 @@ def _workers(supervisor: Supervisor, seat: Seat) -> list[WorkerStatus]:
             WorkerStatus(
                 slot=seat.slot,
                 pid=process.pid if process is not None else None,
-                cpu=report.cpu if report is not None else supervisor.cpus[seat.slot],
+                cpu=report.cpu if report is not None else supervisor.cpu_of(seat.slot),
                 phase=report.figures.phase if report is not None else "starting",
                 state=seat.state,
                 epoch=report.epoch if report is not None else 0,
@@ -82,14 +94,17 @@ def _workers(supervisor: Supervisor, seat: Seat) -> list[WorkerStatus]:
                 sessions=report.figures.sessions if report is not None else 0,
                 slabs_used=report.figures.slabs_used if report is not None else 0,
                 cut=report.figures.cut if report is not None else 0,
-                retired=process is not None and process is not seat.current,
+                retired=process is not None
+                and (process is not seat.current or seat in supervisor.leaving),
                 last_exit=seat.last_exit,
+                outdated=process is not None and supervisor.is_outdated(process),
+                cuts=report.cuts if report is not None else [],
             )
         )
     return workers
 
 
-def _listeners(config: Config, figures: list[Figures]) -> list[ListenerStatus]:
+def _listeners(config: Config, figures: list[Figures], wanted: Wanted) -> list[ListenerStatus]:
     rows = [row for each in figures for row in each.listeners]
     return [
         ListenerStatus(
@@ -100,12 +115,13 @@ def _listeners(config: Config, figures: list[Figures]) -> list[ListenerStatus]:
             pooling=listener.pooling,
             sessions=sum(row.sessions for row in rows if row.name == listener.name),
             sessions_total=sum(row.accepted for row in rows if row.name == listener.name),
+            drained=listener.name in wanted.listeners,
         )
         for listener in config.listeners
     ]
 
 
-def _backends(config: Config, figures: list[Figures]) -> list[BackendStatus]:
+def _backends(config: Config, figures: list[Figures], wanted: Wanted) -> list[BackendStatus]:
     rows = [row for each in figures for row in each.servers]
     return [
         BackendStatus(
@@ -117,6 +133,7 @@ def _backends(config: Config, figures: list[Figures]) -> list[BackendStatus]:
                     connections=sum(row.connections for row in of_server),
                     connects_total=sum(row.connects for row in of_server),
                     connect_errors_total=sum(sum(r.connect_errors.values()) for r in of_server),
+                    drained=f"{backend.name}/{parse_address(address).text}" in wanted.servers,
                 )
                 for address in backend.servers
                 for of_server in [

@@ -1,95 +1,184 @@
-"""Desired against actual, for processes: every slot has a worker, the exporter's seat an exporter.
+"""Desired against actual, for processes: every slot has a worker of the configuration in force.
 
-A worker that died, one that a controller before us left behind with another configuration, and one
-that someone sent SIGTERM are the same case: the slot wants a successor on the same sockets.
+A worker that died, one that a controller before us left behind, one that someone sent SIGTERM, one
+that hangs, and one that a reload or an upgrade has outdated are the same case: the slot wants a
+successor on the same sockets. Who lives is retired only once the successor serves.
 
     orphans ──adopt──▶ seats ◀──spawn, reap── tick()      retired (pid → deadline) ─▶ Desired
+                         └──fewer slots──▶ leaving ──steered away, emptied──▶ gone
 """
 
 import logging
 import os
-import socket
 from collections.abc import Callable
 from time import monotonic
 
 from aegis.addresses import parse_address
-from aegis.config import Config, config_digest
+from aegis.config import Config, config_digest, worker_digest
 from aegis.errors import AegisError
 from aegis.figures import BackendFigures
 from aegis.lifecycle import Goal
-from aegis.limits import KILL_AFTER_S
+from aegis.limits import HUNG_AFTER_S, HUNG_KILL_S, KILL_AFTER_S, STEER_SETTLE_S
 from aegis.messages import Boot, Report
 from control.process import Process, spawn_worker
 from control.seat import Seat
 from control.shares import Need, Shares
-from control.sockets import SlotSockets, addresses_of, close_all, open_slots, probe, take_over
+from control.slots import Slots
 
 log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """The workers' seats and sockets. `changed` is called when `retired` has a new entry."""
+    """The workers' seats. `changed` is called when what the workers are told has changed."""
 
     def __init__(
-        self, config: Config, cores: list[int], runtime_dir: str, changed: Callable[[], int]
+        self,
+        config: Config,
+        cores: list[int],
+        runtime_dir: str,
+        slots: Slots,
+        changed: Callable[[], int],
     ) -> None:
         """One seat per worker; worker `i` is pinned to `cores[i % len(cores)]`."""
-        count = len(cores) if config.workers == "auto" else config.workers
         self.config = config
         self.digest = config_digest(config)
+        self.generation = 0
         self.goal: Goal = "serving"
+        self.closed: set[str] = set()
+        """Listeners that refuse new clients although the rest serves."""
         self.retired: dict[int, float] = {}
-        self.cpus = [cores[slot % len(cores)] for slot in range(count)]
-        self.seats = [Seat(f"worker {slot}", slot, self._spawn) for slot in range(count)]
-        self._runtime_dir = runtime_dir
-        self._sockets: dict[int, SlotSockets] = {}
+        self.closing: dict[int, list[str]] = {}
+        self.seats: list[Seat] = []
+        self.leaving: list[Seat] = []
         self.shares = Shares(config)
+        self.slots = slots
+        self._members: set[int] = set()
+        self._leave_at: dict[Seat, float] = {}
+        self._wanted = worker_digest(config)
+        self._cores = cores
+        self._runtime_dir = runtime_dir
         self._changed = changed
-        self._held: set[str] = set()  # addresses that we, or workers before us, have
+        self.resize(self.count_of(config))
 
-    # --- sockets -------------------------------------------------------------------------------
+    def count_of(self, config: Config) -> int:
+        """Return how many workers a configuration asks for on this machine."""
+        return len(self._cores) if config.workers == "auto" else config.workers
 
-    def open_sockets(self) -> None:
-        """Bind what has not been taken over from an adopted worker.
+    def cpu_of(self, slot: int) -> int:
+        """Return the core of a slot's worker."""
+        return self._cores[slot % len(self._cores)]
 
-        A slot whose worker keeps its sockets to itself is left out until that worker is gone: a
+    # --- what is wanted ------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Open what has not been taken over from an adopted worker.
+
+        A slot whose worker keeps its sockets to itself is left out until it is to be replaced: a
         socket of ours beside it would collect connections that nobody accepts.
 
         Raises:
             AegisError: an address cannot be bound.
         """
-        slots = {s.slot: self._sockets.setdefault(s.slot, {}) for s in self.seats if not s.current}
-        for listener in self.config.listeners:
-            address = parse_address(listener.bind)
-            if slots and address.text not in self._held:
-                probe(address, f'listener "{listener.name}"')
-                self._held.add(address.text)
-        open_slots(self.config, slots, self._sockets.values())
+        self.slots.prepare(self.config, self._open_slots(len(self.seats)))
+
+    def reconfigure(self, config: Config, count: int, *, force: bool = False) -> None:
+        """Want another configuration or number of workers; only what differs is replaced.
+
+        Raises:
+            AegisError: an address cannot be bound; nothing has changed then.
+        """
+        self._take_back(count)
+        self.slots.prepare(config, self._open_slots(count))
+        self.config = config
+        self.digest = config_digest(config)
+        self._wanted = worker_digest(config)
+        self.generation += force
+        self.shares.reconfigure(config)
+        self.closed &= {listener.name for listener in config.listeners}
+        self.resize(count)
+        self._changed()
+
+    def _open_slots(self, count: int) -> list[int]:
+        busy = [s.slot for s in self.seats if s.slot < count and s.current and s.current.private]
+        return [slot for slot in range(count) if slot not in busy]
+
+    def resize(self, count: int) -> None:
+        """Want so many slots, whose sockets are prepared."""
+        for slot in range(len(self.seats), count):
+            self.seats.append(Seat(f"worker {slot}", slot, self._spawn))
+        while len(self.seats) > count:
+            self._let_go(self.seats.pop())
+
+    def _take_back(self, count: int) -> None:
+        """Make room on slots that are being given up and are wanted again."""
+        for seat in list(self.leaving):
+            if seat.slot >= count:
+                continue
+            if seat.slot == len(self.seats) and not self.retired.keys() & {
+                process.pid for process in seat.processes
+            }:
+                self.leaving.remove(seat)
+                self.seats.append(seat)
+            else:
+                self.slots.drop(seat.slot)  # its worker shuts them down; new ones are opened
+
+    def _let_go(self, seat: Seat) -> None:
+        """Give up a slot: nobody new is sent there, and what waits there is accepted first."""
+        log.info("%s leaves", seat.name)
+        steered = any(self._accepts(process) for process in seat.processes)
+        self._leave_at[seat] = monotonic() + (STEER_SETTLE_S if steered else 0.0)
+        self.leaving.append(seat)
+
+    def is_outdated(self, process: Process) -> bool:
+        """Whether a worker is not what is wanted now."""
+        return process.digest != self._wanted or process.generation < self.generation
+
+    @property
+    def replacing(self) -> bool:
+        """Whether a worker goes on that a reload or an upgrade has outdated."""
+        return any(self.is_outdated(p) and p.pid not in self.retired for p in self.processes)
+
+    # --- starting ------------------------------------------------------------------------------
 
     def _spawn(self, seat: Seat) -> Process:
         try:
-            self.open_sockets()  # a slot whose worker kept them to itself has none so far
+            self.slots.prepare(self.config, [seat.slot])  # if its worker kept them to itself
         except AegisError as error:
             raise OSError(str(error)) from None
-        fds = {name: sock.fileno() for name, sock in self._sockets[seat.slot].items()}
+        if self.goal == "serving":
+            self.open_doors(seat)
         shares = self.shares.for_new_worker(len(self.seats), self._needs())
         process = spawn_worker(
             Boot(
                 slot=seat.slot,
-                cpu=self.cpus[seat.slot],
+                cpu=self.cpu_of(seat.slot),
                 workers=len(self.seats),
                 controller=os.getpid(),
+                generation=self.generation,
                 runtime_dir=self._runtime_dir,
                 config=self.config,
                 shares=shares,
                 goal=self.goal,
-                listeners=fds,
+                drained_listeners=sorted(self.closed),
+                listeners=self.slots.fds(self.config, seat.slot),
             )
         )
+        process.digest, process.generation = self._wanted, self.generation
+        process.binds = {each.name: parse_address(each.bind).text for each in self.config.listeners}
         self.shares.set(process.pid, shares)
         return process
 
+    def open_doors(self, seat: Seat) -> None:
+        """Let connections queue on a slot, whose worker will accept them."""
+        wanted = [each for each in self.config.listeners if each.name not in self.closed]
+        self.slots.listen(wanted, seat.slot)
+
     # --- connections ---------------------------------------------------------------------------
+
+    def members_changed(self) -> bool:
+        """Whether processes have come or gone since this was asked last."""
+        before, self._members = self._members, {process.pid for process in self.processes}
+        return before != self._members
 
     def share(self, epoch: int) -> None:
         """Move connections to the workers whose clients wait; `epoch` is the one now in force."""
@@ -108,37 +197,44 @@ class Supervisor:
                 granted, believed = self.shares.need(name, process.pid, applied)
                 figures = reported.get(name, BackendFigures(name))
                 of_backend[process.pid] = Need(
-                    granted, believed, figures.open, figures.busy, figures.waiting
+                    granted,
+                    believed,
+                    figures.open,
+                    figures.busy,
+                    figures.waiting,
+                    leaving=process.pid in self.retired or process.hung,
                 )
         return needs
 
     # --- processes -----------------------------------------------------------------------------
 
     @property
+    def every_seat(self) -> list[Seat]:
+        """The slots that are wanted, then those that are being given up."""
+        return self.seats + self.leaving
+
+    @property
     def processes(self) -> list[Process]:
         """Every worker process there is."""
-        return [process for seat in self.seats for process in seat.processes]
+        return [process for seat in self.every_seat for process in seat.processes]
 
     def adopt(self, process: Process, report: Report | None) -> None:
         """Take in a worker of a controller before us; without a report it is only let finish."""
-        slot = -1 if report is None else report.figures.slot
-        seat = self.seats[slot] if 0 <= slot < len(self.seats) else None
         process.report = report
-        if report is not None:
-            opened = {figures.backend: figures.open for figures in report.figures.backends}
-            self.shares.adopt(process.pid, opened, self._changed())
-        if report is None or seat is None:
-            self.seats[0].retiring.append(process)
-            self.retire(process)
+        seat = self._seat_of(report)
+        if report is None:
+            seat.retiring.append(process)
+            self.retire(process, [])
             return
-        self._held |= addresses_of(process.pidfd, report.fds)
-        sockets = take_over(process.pidfd, report.fds, self.config)
-        if slot in self._sockets:
-            close_all(sockets)
-        else:
-            self._sockets[slot] = sockets
-        fit = report.config == self.digest and report.figures.phase in {"serving", "drained"}
-        if fit and seat.current is None:
+        opened = {figures.backend: figures.open for figures in report.figures.backends}
+        self.shares.adopt(process.pid, opened, self._changed())
+        process.digest, process.generation = report.config, report.generation
+        binds = self.slots.adopt(seat.slot, process.pidfd, report.fds)
+        process.private, process.binds = binds is None, binds or dict.fromkeys(report.fds, "")
+        if process.private:
+            self.slots.keep_away(self.config)
+        fit = seat in self.seats and report.figures.phase in {"serving", "drained"}
+        if fit and report.fds and not self.is_outdated(process) and seat.current is None:
             fields = {"event": "adopted", "seat": seat.name, "of_pid": process.pid}
             log.info("%s: adopted pid %d", seat.name, process.pid, extra=fields)
             process.serving_since = monotonic()
@@ -146,20 +242,31 @@ class Supervisor:
         else:
             seat.retiring.append(process)  # until its successor serves it goes on, see `_judge`
 
+    def _seat_of(self, report: Report | None) -> Seat:
+        slot = 0 if report is None else report.figures.slot
+        for seat in self.every_seat:
+            if seat.slot == slot:
+                return seat
+        seat = Seat(f"worker {slot}", slot, self._spawn)  # fewer are wanted now
+        self._leave_at[seat] = monotonic() + STEER_SETTLE_S
+        self.leaving.append(seat)
+        return seat
+
     def adopted(self) -> None:
         """Retire what shares a slot with an adopted worker that serves; nobody else would."""
         for seat in self.seats:
             if seat.current is not None:
-                for process in seat.retiring:
-                    if process.pid not in self.retired:
-                        self.retire(process)
+                self._retire_predecessors(seat)
 
     def heard(self, report: Report) -> None:
         """Note a worker's report."""
-        for seat in self.seats:
+        for seat in self.every_seat:
             for process in seat.processes:
                 if process.pid == report.figures.pid:
                     process.report = report
+                    process.heard_at = monotonic()
+                    if process.hung:
+                        self._woke_up(seat, process)
                     if process is seat.current:
                         self._judge(seat, process, report)
 
@@ -169,52 +276,115 @@ class Supervisor:
             process.serving_since = monotonic()
             fields = {"event": "ready", "seat": seat.name, "of_pid": process.pid, "phase": phase}
             log.info("%s: pid %d is %s", seat.name, process.pid, phase, extra=fields)
-            for predecessor in seat.retiring:
-                if predecessor.pid not in self.retired:
-                    self.retire(predecessor)
+            self._retire_predecessors(seat)
         leaving = not report.fds  # it was sent SIGTERM, or told by a controller before us
-        if leaving and self.goal != "stopped":
+        if leaving and self.goal != "stopped" and seat in self.seats:
             fields = {"event": "leaves", "seat": seat.name, "of_pid": process.pid}
             log.info("%s: pid %d leaves its slot", seat.name, process.pid, extra=fields)
-            seat.current = None
-            seat.retiring.append(process)
-            self.retire(process)
+            seat.replace()
+            self.retire(process, [])
 
-    def retire(self, process: Process) -> None:
-        """Let a worker finish and exit; its slot is somebody else's."""
-        deadline = monotonic() + self.config.drain_timeout_s
+    def _retire_predecessors(self, seat: Seat) -> None:
+        for process in seat.retiring:
+            if process.pid not in self.retired:
+                kept = set() if process.private else self.slots.of(seat.slot).keys()
+                kept &= {parse_address(each.bind).text for each in self.config.listeners}
+                self.retire(process, [n for n, text in process.binds.items() if text not in kept])
+
+    def retire(self, process: Process, closing: list[str]) -> None:
+        """Let a worker finish and exit; its slot is somebody else's, or nobody's."""
+        deadline = monotonic() + self.config.hard_stop_s
+        if process.report is not None and process.report.leaves_by:
+            deadline = min(deadline, process.report.leaves_by)
         self.retired[process.pid] = deadline
-        process.kill_at = deadline + KILL_AFTER_S
+        if closing:
+            self.closing[process.pid] = closing
+        hangs_until = monotonic() + HUNG_KILL_S
+        process.kill_at = hangs_until if process.hung else deadline + KILL_AFTER_S
         self._changed()
+
+    # --- time ----------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
         """Reap, replace, kill."""
+        may_start = self.goal != "stopped"
         for seat in self.seats:
-            for process in seat.reap(now, expected=self.goal == "stopped"):
-                self.retired.pop(process.pid, None)
-                self.shares.forget(process.pid)
-                self._steer_away(seat)
-            seat.tick(now, start=self.goal != "stopped")
+            self._reap(seat, now, expected=not may_start)
+            current = seat.current
+            if current is not None and current.serving_since is not None and may_start:
+                if now > current.heard_at + HUNG_AFTER_S:
+                    self._hangs(seat, current, now)
+                elif self.is_outdated(current):
+                    seat.replace()
+            seat.tick(now, start=may_start)
+        for seat in list(self.leaving):
+            self._reap(seat, now, expected=True)
+            seat.tick(now, start=False)
+        self._leave(now)
+        allowed = {s.slot for s in self.seats if any(map(self._accepts, s.processes))}
+        self.slots.steer(allowed)
+        self._close_what_is_not_wanted()
 
-    def _steer_away(self, seat: Seat) -> None:
-        """Give a flapping slot's new connections to the others, if there are any.
-
-        Its sockets stop listening until a worker serves on them; those queued are reset, and the
-        next ones hash to the sockets that listen.
-        """
+    def _reap(self, seat: Seat, now: float, *, expected: bool) -> None:
+        for process in seat.reap(now, expected=expected):
+            self.retired.pop(process.pid, None)
+            self.closing.pop(process.pid, None)
+            self.shares.forget(process.pid)
         others = any(o.current is not None for o in self.seats if o is not seat)
-        if not (seat.flapping and others and self.goal == "serving"):
-            return
-        for sock in self._sockets.get(seat.slot, {}).values():
-            # One that does not listen must not be shut down: see Listener.refuse.
-            listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-            if sock.family != socket.AF_UNIX and listens:
-                try:
-                    sock.shutdown(socket.SHUT_RD)
-                except OSError as error:  # ENOTCONN: it did not listen
-                    log.debug("%s: %s", seat.name, error)
+        if seat.flapping and others and not any(map(self._accepts, seat.processes)):
+            self.slots.shut(seat.slot)
+
+    def _accepts(self, process: Process) -> bool:
+        """Whether new connections are served by this worker, as far as we know."""
+        report = process.report
+        serves = report is not None and report.figures.phase == "serving"
+        return serves and not process.hung and process.pid not in self.retired
+
+    def _hangs(self, seat: Seat, process: Process, now: float) -> None:
+        log.error("%s (pid %d) has been silent for %g s", seat.name, process.pid, HUNG_AFTER_S)
+        process.hung = True
+        process.kill_at = now + HUNG_AFTER_S + HUNG_KILL_S  # sooner once its successor serves
+        seat.replace()
+        seat.restarts += 1
+        seat.last_exit = f"pid {process.pid} hung"
+
+    def _woke_up(self, seat: Seat, process: Process) -> None:
+        """Let a worker that has a successor by now finish like any other."""
+        log.warning("%s: pid %d is back; it leaves its slot", seat.name, process.pid)
+        process.hung = False
+        process.kill_at = None
+        if process.pid in self.retired:
+            self.retire(process, self.closing.get(process.pid, []))
+
+    def was_away(self) -> None:
+        """Note that we ourselves were stopped: no worker's silence counts."""
+        for process in self.processes:
+            process.heard_at = monotonic()
+
+    def _leave(self, now: float) -> None:
+        """Empty the slots that are given up, one at a time: see Group about the kernel's order."""
+        for seat in list(self.leaving):
+            if not seat.processes:
+                self.leaving.remove(seat)
+                del self._leave_at[seat]
+                if all(other.slot != seat.slot for other in self.every_seat):
+                    self.slots.drop(seat.slot)
+        for seat in self.leaving:
+            left = [process for process in seat.processes if process.pid not in self.retired]
+            if left and now >= self._leave_at[seat]:
+                for process in left:
+                    own = [n for n, t in process.binds.items() if not self.slots.is_shared(t)]
+                    self.retire(process, own)
+                return
+
+    def _close_what_is_not_wanted(self) -> None:
+        wanted = {parse_address(listener.bind).text for listener in self.config.listeners}
+        for process in self.processes:
+            if process.pid not in self.retired:
+                wanted |= set(process.binds.values())
+        if self.slots.addresses() - wanted:
+            self.slots.keep_only(wanted)
 
     def close(self) -> None:
         """Close the sockets; connections still queued there are reset."""
-        for sockets in self._sockets.values():
-            close_all(sockets)
+        self.slots.close()

@@ -62,7 +62,8 @@ class Backend:
     """
 
     __slots__ = (
-        "_claimants", "_ended", "_least_conn", "_turn", "config", "limit", "open", "pool_min",
+        "_claimants", "_ended", "_least_conn", "_turn", "config", "drained", "limit", "open",
+        "pool_min",
         "pools", "servers",
     )  # fmt: skip
 
@@ -77,6 +78,8 @@ class Backend:
         self.limit: float = float("inf")
         """This worker's share of max_connections."""
         self.open = 0
+        self.drained = 0
+        """Bits of the servers that get nobody new."""
         self.pool_min = conf.pool_min // workers + (slot < conf.pool_min % workers)
         """This worker's share of pool_min."""
         self.pools: list[Shrinkable] = []
@@ -154,6 +157,7 @@ class Backend:
     def pick(self, tried: int) -> Server | None:
         """Choose a server for a session that has tried those in the bit set; None: all tried."""
         servers, turn = self.servers, self._turn
+        tried |= self.drained
         best: Server | None = None
         for server in servers[turn:] + servers[:turn] if len(servers) > 1 else servers:
             if server.bit & tried:

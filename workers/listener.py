@@ -20,6 +20,7 @@ import contextlib
 import ctypes
 import errno
 import logging
+import math
 import select
 import socket
 import struct
@@ -27,7 +28,7 @@ import struct
 from aegis import config
 from aegis.figures import SESSION_BOUNDS_S, Figures, ListenerFigures
 from aegis.lifecycle import CloseReason
-from aegis.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN
+from aegis.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN, TICK_S
 from workers.backend import Backend
 from workers.loop import READ, Loop
 from workers.pool import Pool
@@ -58,7 +59,7 @@ class Listener:
 
     __slots__ = (
         "_accepting", "_paused", "_pool", "_refusing", "_registered", "_session_log", "_sock",
-        "backend", "config", "figures", "loop", "sessions", "warm", "worker_figures",
+        "_told", "backend", "config", "figures", "loop", "sessions", "warm", "worker_figures",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +94,7 @@ class Listener:
         self.worker_figures = figures
         self.figures = ListenerFigures(conf.name)
         self.sessions: set[Session | SharedSession] = set()
+        self._told: dict[SharedSession, None] = {}  # to end between two requests; in this order
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
         self._accepting = False  # what is wanted
@@ -107,9 +109,9 @@ class Listener:
         """Listen and accept."""
         self._filter(attach=False)
         self._refusing = False
-        for session in self.sessions:
-            if isinstance(session, SharedSession):
-                session.keep()
+        for session in self._told:
+            session.finish_after_reply(wanted=False)
+        self._told.clear()
         self._sock.listen(self.config.backlog)
         self._accepting = True
         self._sync()
@@ -137,21 +139,44 @@ class Listener:
 
     def leave(self) -> None:
         """Stop accepting; the socket goes on living with its other holders."""
+        if self._sock.fileno() < 0:
+            return
         self._accepting = False
         self._sync()
         self.loop.close(self._sock)
 
-    def drain(self) -> None:
-        """End clients that are between two requests."""
-        for session in list(self.sessions):
-            if isinstance(session, SharedSession):
+    def turn_away(self) -> None:
+        """Accept what is queued, close the socket for all who hold it, and leave it."""
+        if self._sock.fileno() >= 0:
+            self.refuse()
+            self.leave()
+
+    def drain(self, now: float, since: float, until: float) -> None:
+        """Every tick: have some more clients end between two requests, all of them by `until`.
+
+        In the first half of the time they are told, and end with their next reply: a client that
+        has just been answered has not asked again yet, and one that has just come has its answer.
+        In the second half those that have not asked since are closed.
+        """
+        if self.backend.limit < 1:
+            until = now  # their next requests could only wait
+        half = (since + until) / 2
+        left = [s for s in self.sessions if isinstance(s, SharedSession) and s not in self._told]
+        for session in left[: _portion(len(left), half - now)]:
+            self._told[session] = None
+            session.finish_after_reply()
+        if now >= half:
+            for session in list(self._told)[: _portion(len(self._told), until - now)]:
                 session.finish_when_idle()
 
     def _filter(self, *, attach: bool) -> None:
         if self._sock.family == socket.AF_UNIX:
             return
         if attach:
-            self._sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _FILTER)
+            # Some kernels let only root do this. Then a handshake that completes in the instant of
+            # the shutdown is reset instead of being refused.
+            with contextlib.suppress(PermissionError):
+                self._sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _FILTER)
             return
         with contextlib.suppress(FileNotFoundError):  # ENOENT: there is none
             self._sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
@@ -233,6 +258,7 @@ class Listener:
         """Note that another session has taken a client over."""
         successor.accepted_at = session.accepted_at
         self.sessions.discard(session)
+        self._told.pop(session, None)
         self.sessions.add(successor)
         successor.bytes, successor.note = session.bytes, session.note
 
@@ -241,6 +267,8 @@ class Listener:
         self.sessions.discard(session)
         if session.note is not None and self._session_log is not None:
             self._session_log.closed(session.note, self.backend, reason, self.figures.sessions)
+        if self._told and isinstance(session, SharedSession):
+            self._told.pop(session, None)
         self.figures.sessions -= 1
         self.figures.closed[reason] += 1
         lasted_s = self.loop.now - session.accepted_at
@@ -250,3 +278,8 @@ class Listener:
         """Pause after a handler raised, so that an error that stays does not spin."""
         del error  # the loop has logged it
         self.shortage()
+
+
+def _portion(count: int, left_s: float) -> int:
+    """How many of so many it takes each tick to be through in so many seconds."""
+    return count if left_s < TICK_S else math.ceil(count * TICK_S / left_s)

@@ -37,8 +37,8 @@ class Opening:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every server has failed since one did not."""
-        return self._tried.bit_count() >= len(self.backend.servers)
+        """Whether every server has failed since one did not; drained ones are not tried."""
+        return (self._tried | self.backend.drained).bit_count() >= len(self.backend.servers)
 
     def dial(self) -> tuple[Server, socket.socket] | None:
         """Begin a connect that has room in the budget; None when none could be begun."""

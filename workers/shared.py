@@ -304,9 +304,9 @@ class SharedSession(PoolClient):
             self.until = self.loop.now + (patience_s or float("inf"))
             self.rearm()
 
-    def keep(self) -> None:
-        """Go on: the worker no longer drains."""
-        self._draining = False
+    def finish_after_reply(self, *, wanted: bool = True) -> None:
+        """End when the next reply has been given; not `wanted`: go on, there is no drain now."""
+        self._draining = wanted
 
     def finish_when_idle(self) -> None:
         """End at the next moment at which nothing is owed: the worker drains."""

@@ -22,17 +22,18 @@ from pathlib import Path
 import msgspec
 
 from aegis.config import Listener as ListenerConfig
-from aegis.config import config_digest, unix_paths
+from aegis.config import unix_paths, worker_digest
 from aegis.errors import AegisError
 from aegis.figures import BackendFigures, Figures
 from aegis.framers.registry import make_framer
 from aegis.lifecycle import Phase
-from aegis.limits import HEARTBEAT_S, REFUSE_SETTLE_S, TICK_S
+from aegis.limits import HEARTBEAT_S, REFUSE_SETTLE_S, STEER_SETTLE_S, TICK_S
 from aegis.logs import configure_logging
 from aegis.messages import Boot, Desired, Report
 from aegis.runtime import Claim, drop_claim, take_claim
 from workers.backend import Backend
 from workers.bus import Bus
+from workers.drain import Cuts, Parts
 from workers.listener import Listener
 from workers.loop import READ, Loop
 from workers.pool import Pool
@@ -57,7 +58,7 @@ class Worker:
     def __init__(self, boot: Boot) -> None:
         conf = boot.config
         self._boot = boot
-        self._digest = config_digest(conf)
+        self._digest = worker_digest(conf)
         self.figures = Figures(boot.slot, os.getpid(), "starting", [], [], conf.slabs)
         self.loop = Loop(Slabs(conf.slabs, conf.slab_bytes, self.figures), self.figures)
         backends = {b.name: Backend(b, boot.slot, boot.workers) for b in conf.backends}
@@ -98,7 +99,13 @@ class Worker:
         self.figures.servers = [s.figures for b in backends.values() for s in b.servers]
         self._controller = self._epoch = 0
         self._deadline = 0.0  # while draining: when what is left is cut
-        self._refuse_at: float | None = None  # while draining: when the listeners close
+        self._drains_since = 0.0
+        self._settle_at: float | None = None  # while draining: when the listeners begin to close
+        self._refuse_at: float | None = None  # and when they have
+        self._closing: set[str] = set()  # of a retired worker: listeners nobody else accepts from
+        self._cuts = Cuts(self.figures)
+        self._parts = Parts(self._listeners, self._backends, self._pools, self._cuts)
+        self._needs: list[tuple[bool, bool]] = []  # as reported last, by backend
         self._exit_when_drained = False
         self._retired = False  # for good: a successor has the slot, or SIGTERM came
         # Kept open: there may be no fd to spare when it is read.
@@ -109,6 +116,7 @@ class Worker:
         """Serve until told to stop."""
         self._watch_signals()
         self.loop.add(self._bus.fileno(), READ, self._bus)
+        self._parts.start_drained(self._boot.drained_listeners)
         if self._boot.goal == "serving":
             self._serve()
         else:
@@ -116,6 +124,7 @@ class Worker:
                 listener.refuse()  # a worker that was killed may have left them open
             self._set_phase("drained")
         Alarm(self.loop.wheel, self.loop.now, self._heartbeat)
+        Alarm(self.loop.wheel, self.loop.now, self._tick)
         gc.collect()
         gc.freeze()  # what lives now lives for ever: later collections need not look at it
         self.loop.run()
@@ -137,14 +146,23 @@ class Worker:
         if deadline is not None:
             if desired.goal != "serving":
                 deadline = min(deadline, desired.deadline)
-            self._retire(deadline)
+            self._retire(deadline, desired.closing.get(os.getpid(), []))
         elif desired.goal == "serving":
             self._exit_when_drained = self._retired
-            if self.figures.phase in {"draining", "drained"} and not self._retired:
-                self._serve()
+            if not self._retired:
+                self._serve_again(desired)
         else:
-            self._drain(desired.deadline, stop=self._retired or desired.goal == "stopped")
+            stop = self._retired or desired.goal == "stopped"
+            self._drain(desired.deadline, stop=stop, doors_close_at=desired.doors_close_at)
         self._report()
+
+    def _serve_again(self, desired: Desired) -> None:
+        """Serve, all but the parts that are to be drained."""
+        if self.figures.phase in {"draining", "drained"}:
+            for name in desired.drained_listeners:  # drained with the rest, and it stays so
+                self._parts.listeners.setdefault(name, 0.0)
+            self._serve()
+        self._parts.apply(desired.drained_listeners, desired.drained_servers, self.loop.now)
 
     def _share(self, shares: dict[str, int]) -> None:
         for backend in self._backends:
@@ -155,7 +173,7 @@ class Worker:
         """SIGTERM or SIGINT came: finish for good, on the second one at once."""
         self._signals.recv(64)
         again = self._retired
-        self._retire(self.loop.now + (0.0 if again else self._boot.config.drain_timeout_s))
+        self._retire(self.loop.now + (0.0 if again else self._boot.config.drain_timeout_s), [])
 
     def fail(self, error: Exception) -> None:
         """Let the worker die: one that cannot stop must be replaced."""
@@ -172,66 +190,89 @@ class Worker:
     # --- phases --------------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        self._settle_at = self._refuse_at = None
         for pool in self._pools:
             pool.closed = False
         for listener in self._listeners:
-            listener.serve()
+            if listener.config.name not in self._parts.listeners:
+                listener.serve()
         self._set_phase("serving")
 
-    def _retire(self, deadline: float) -> None:
+    def _retire(self, deadline: float, closing: list[str]) -> None:
         """Leave the sockets to a successor, finish what is here, exit."""
         if not self._retired:
             self._retired = True
-            self._refuse_at = None
+            self._settle_at = self._refuse_at = None
+            self._closing = set(closing)
             for listener in self._listeners:
-                listener.leave()
+                if listener.config.name in self._closing:
+                    listener.settle()
+                    self._refuse_at = min(self.loop.now + STEER_SETTLE_S, deadline)
+                else:
+                    listener.leave()
         self._drain(deadline, stop=True)
 
-    def _drain(self, deadline: float, *, stop: bool) -> None:
+    def _drain(self, deadline: float, *, stop: bool, doors_close_at: float = 0.0) -> None:
         """Accept no more, let sessions finish until the deadline; a later call may move it."""
         self._deadline = deadline
         self._exit_when_drained = stop
         now = self.loop.now
         if self.figures.phase == "serving":
             self._set_phase("draining")
+            self._drains_since = max(now, doors_close_at)
             if not self._retired:
-                self._refuse_at = min(now + REFUSE_SETTLE_S, deadline)
-                for listener in self._listeners:
-                    listener.settle()
-            for pool in self._pools:
-                pool.drain()
+                self._settle_at = doors_close_at
+                self._close_doors(now)
+            else:
+                for pool in self._pools:
+                    pool.drain()
             Alarm(self.loop.wheel, now, self._drain_step)
+        elif self.figures.phase == "draining" and self._settle_at is not None:
+            self._settle_at = min(self._settle_at, doors_close_at)
         elif self.figures.phase == "drained" and stop:
             self.loop.stop()
+
+    def _close_doors(self, now: float) -> None:
+        """Go on with closing the listeners, one step when its time has come."""
+        if self._settle_at is not None and now >= min(self._settle_at, self._deadline):
+            self._settle_at = None
+            self._refuse_at = min(now + REFUSE_SETTLE_S, max(now, self._deadline))
+            for listener in self._listeners:
+                listener.settle()
+            for pool in self._pools:
+                pool.drain()
+        elif self._refuse_at is not None and now >= min(self._refuse_at, self._deadline):
+            self._refuse_at = None
+            for listener in self._listeners:
+                if not self._retired:
+                    listener.refuse()
+                elif listener.config.name in self._closing:
+                    listener.turn_away()
 
     def _drain_step(self, now: float) -> float:
         """Every tick: close the listeners when it is time, see whether all sessions have ended."""
         if self.figures.phase != "draining":
             return 0.0  # resumed
-        if self._refuse_at is not None and now >= self._refuse_at:
-            self._refuse_at = None
+        self._close_doors(now)
+        closing = self._settle_at is not None or self._refuse_at is not None
+        if self._settle_at is None:
+            since = self._drains_since
+            half = (self._deadline - since) / 2
             for listener in self._listeners:
-                listener.refuse()
-        for listener in self._listeners:
-            listener.drain()
-        if now < self._deadline and (self.figures.sessions or self._refuse_at is not None):
+                until = since + min(self._boot.config.close_spread_s, half)
+                listener.drain(now, since, until)
+        if closing or (now < self._deadline and self.figures.sessions):
             return now + TICK_S
         for pool in self._pools:
             pool.closed = True  # who is cut gives its pipe to nobody
-        self._cut()
+        for listener in self._listeners:
+            self._cuts.end(listener, listener.sessions)
         for pool in self._pools:
             pool.close()
         self._set_phase("drained")
         if self._exit_when_drained:
             self.loop.stop()
         return 0.0
-
-    def _cut(self) -> None:
-        """End what the deadline has found."""
-        for listener in self._listeners:
-            for session in list(listener.sessions):
-                session.close("drain_deadline")
-                self.figures.cut += 1
 
     def _set_phase(self, phase: Phase) -> None:
         if phase != self.figures.phase:
@@ -248,6 +289,21 @@ class Worker:
         self._report()
         self._bus.telemetry()
         return now + HEARTBEAT_S
+
+    def _tick(self, now: float) -> float:
+        """Every tick: parts that are drained; a need for connections that has come or gone."""
+        if self.figures.phase == "serving":
+            self._parts.step(now, self._boot.config.close_spread_s)
+        limited = [b for b in self._backends if b.config.max_connections]
+        needs = [(b.open > b.limit, bool(self._waiting(b))) for b in limited]
+        if needs != self._needs:
+            self._needs = needs
+            self._report()  # the controller moves connections by this, others wait for them
+        return now + TICK_S
+
+    def _waiting(self, backend: Backend) -> int:
+        pools = [pool for pool in self._pools if pool.backend is backend]
+        return backend.sessions_waiting + sum(pool.queue()[0] for pool in pools)
 
     def _sample(self) -> None:
         """Bring those figures up to date that are states and not counts."""
@@ -275,6 +331,9 @@ class Worker:
                 config=self._digest,
                 fds=fds,
                 figures=self.figures,
+                generation=self._boot.generation,
+                leaves_by=self._deadline if self._retired else 0.0,
+                cuts=list(self._cuts.last),
             )
         )
 

@@ -8,10 +8,13 @@ import typer
 from aegis.errors import AegisError
 from control.ctl.check import check
 from control.ctl.drain import drain
+from control.ctl.reload import reload
+from control.ctl.scale import scale
 from control.ctl.start import start
 from control.ctl.status import status
 from control.ctl.stop import stop
 from control.ctl.top import top
+from control.ctl.upgrade import upgrade
 
 app = typer.Typer(
     name="aegis-ctl",
@@ -20,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (start, drain, stop, status, top, check):
+for command in (start, drain, stop, reload, scale, upgrade, status, top, check):
     app.command()(command)
 
 

@@ -6,10 +6,15 @@ from typing import Annotated
 import typer
 
 from aegis.config_file import load_config
+from control.main import RuntimeDirOption
 
 
-def check(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE")],
+    runtime_dir: RuntimeDirOption = None,
+) -> None:
     """Say everything that is wrong with a configuration file; starts nothing."""
+    del runtime_dir  # every command takes it, so that scripts need not know which needs it
     config = load_config(file)
     typer.echo(
         f"{file}: good: {len(config.listeners)} listener(s), {len(config.backends)} backend(s)"

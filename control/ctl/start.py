@@ -14,8 +14,16 @@ from aegis.config_file import find_config, load_config
 from aegis.errors import AegisError, BusError
 from aegis.limits import KILL_AFTER_S, TICK_S, WORKER_START_DEADLINE_S
 from aegis.messages import Resume, Stop
-from aegis.runtime import default_runtime_dir, open_runtime_dir
-from control.ctl.client import Progress, command, controller_claim, fetch_status, wait_until
+from aegis.runtime import default_runtime_dir, living, open_runtime_dir
+from control.ctl.client import (
+    Progress,
+    command,
+    controller_claim,
+    fetch_status,
+    need_controller,
+    wait_until,
+)
+from control.ctl.drain import ListenerOption, ServerOption
 from control.main import (
     ConfigOption,
     LogFormatOption,
@@ -23,6 +31,7 @@ from control.main import (
     RuntimeDirOption,
     run_controller,
 )
+from control.privileges import account_of
 
 LOG_FILE = "aegis.log"
 
@@ -34,12 +43,20 @@ def start(
     ] = False,
     no_exporter: NoExporterOption = False,
     log_format: LogFormatOption = None,
+    *,
+    listener: ListenerOption = None,
+    server: ServerOption = None,
     runtime_dir: RuntimeDirOption = None,
 ) -> None:
     """Serve; after a drain, serve again."""
     del log_format  # its callback has done it
     directory = runtime_dir or default_runtime_dir()
-    if controller_claim(directory) is not None:
+    if listener is not None or server is not None:
+        need_controller(directory)
+        epoch = command(directory, Resume(listener, server))
+        wait_until(directory, epoch, "starting", lambda s: s.epoch >= epoch)
+        typer.echo(f"{listener or server} is not drained any more")
+    elif controller_claim(directory) is not None:
         _resume(directory, config)
     elif detach:
         _detach(directory, config or find_config(), no_exporter=no_exporter)
@@ -53,7 +70,7 @@ def _resume(directory: Path, config: Path | None) -> None:
     if config is not None and config_digest(load_config(config)) != running.digest:
         raise AegisError(
             f"aegis runs in {directory} (pid {running.pid}) with another configuration, "
-            f"{running.config}; stop it first"
+            f"{running.config}; change that file and `reload`, or stop it first"
         )
     epoch = command(directory, Resume())
     wait_until(directory, epoch, "starting", lambda s: s.phase == "serving")
@@ -61,9 +78,10 @@ def _resume(directory: Path, config: Path | None) -> None:
 
 
 def _detach(directory: Path, config: Path, *, no_exporter: bool) -> None:
-    load_config(config)  # its errors belong on this terminal
-    log_file = open_runtime_dir(directory) / LOG_FILE
+    account = account_of(load_config(config))  # its errors belong on this terminal
+    log_file = open_runtime_dir(directory, account.uid if account else None) / LOG_FILE
     arguments = ["--config", str(config.absolute()), "--runtime-dir", str(directory.absolute())]
+    orphans = [claim for claim in living(directory) if claim.role == "worker"]
     with log_file.open("ab") as log:
         already = log.tell()
         child = subprocess.Popen(
@@ -77,7 +95,12 @@ def _detach(directory: Path, config: Path, *, no_exporter: bool) -> None:
         )
     try:
         _wait_for_serving(directory, child, log_file, already)
-    except (AegisError, KeyboardInterrupt):
+    except (AegisError, KeyboardInterrupt) as error:
+        if orphans and child.poll() is None:  # they serve, and have a controller now
+            raise AegisError(
+                f"{error or 'interrupted'}; aegis (pid {child.pid}) goes on with the "
+                f"{len(orphans)} worker(s) it has found"
+            ) from None
         _give_up(directory, child)
         raise
     typer.echo(f"aegis is serving (pid {child.pid}); log: {log_file}")

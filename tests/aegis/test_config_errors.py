@@ -14,7 +14,10 @@ LISTENER_KEYS = (
     "name, bind, backend, protocol, pooling, backlog, idle_timeout_s, client_fin_timeout_s, "
     "keepalive_s"
 )
-ROOT_KEYS = "workers, drain_timeout_s, slab_bytes, slabs, metrics, log, listener, backend"
+ROOT_KEYS = (
+    "workers, drain_timeout_s, lame_duck_s, close_spread_s, hard_stop_s, user, group, "
+    "slab_bytes, slabs, metrics, log, listener, backend"
+)
 BACKEND = '[[backend]]\nname = "b"\nservers = ["127.0.0.1:1"]\n'
 LISTENER = '[[listener]]\nname = "l"\nbind = "127.0.0.1:2"\nbackend = "b"\n'
 VALID = LISTENER + BACKEND

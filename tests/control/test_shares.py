@@ -91,3 +91,31 @@ def test_when_clients_wait_everywhere_the_shares_become_even() -> None:
 def test_one_connection_for_two_workers_goes_to_who_needs_it() -> None:
     needs = {11: Need(1, 1, 1, 0, 0), 12: Need(0, 0, 0, 0, 1)}
     assert settle(1, needs) == {11: 0, 12: 1}
+
+
+def test_a_newborn_worker_gets_one_from_who_has_most() -> None:
+    needs = {11: Need(5, 5, 5, 5, 0), 12: Need(3, 3, 3, 3, 0), 13: Need(0, 0, 0, 0, 0)}
+    assert divide(8, needs) == {11: 4, 12: 3, 13: 0}  # let go first
+    assert settle(8, needs)[13] >= 1
+
+
+def test_a_limit_of_two_is_one_for_each_while_a_worker_is_replaced() -> None:
+    assert settle(2, {11: Need(2, 2, 2, 0, 0), 12: Need(0, 0, 0, 0, 0)}) == {11: 1, 12: 1}
+
+
+def test_a_worker_that_leaves_gives_up_what_its_clients_do_not_need() -> None:
+    idle, busy = Need(8, 8, 8, 0, 0, leaving=True), Need(8, 8, 8, 6, 3, leaving=True)
+    born = Need(0, 0, 0, 0, 9)
+    assert divide(8, {11: idle, 12: born})[11] == 0
+    assert divide(8, {11: busy, 12: born})[11] == 4, "half of what a successor would have"
+    assert divide(1, {11: Need(1, 1, 1, 1, 0, leaving=True), 12: born}) == {11: 1, 12: 0}
+
+
+def test_the_last_clients_of_a_worker_that_leaves_come_before_its_successors() -> None:
+    leaving, successor = Need(0, 0, 0, 0, 1, leaving=True), Need(1, 1, 1, 1, 9)
+    assert divide(1, {11: leaving, 12: successor}) == {11: 0, 12: 0}
+    assert divide(1, {11: leaving, 12: Need(0, 0, 0, 0, 9)}) == {11: 1, 12: 0}
+
+
+def test_a_limit_that_is_lowered_is_kept_as_soon_as_the_workers_can() -> None:
+    assert sum(settle(3, {11: Need(4, 4, 4, 4, 0), 12: Need(4, 4, 4, 4, 0)}).values()) == 3

@@ -15,8 +15,9 @@ import pytest
 from aegis.addresses import Address, parse_address
 from aegis.config import Backend, Config, Listener
 from aegis.errors import AegisError
-from control.sockets import SlotSockets, close_all, open_listener, open_slots, probe, take_over
-from tests.harness import bound_socket, listening_address
+from control.slots import Slots
+from control.sockets import bound_to, close_all, open_listener, probe, take_over
+from tests.harness import KINDS, Kind, bound_socket, listening_address
 from tests.proxy import reserve_port
 
 UNPRIVILEGED_UID = 65534
@@ -170,13 +171,27 @@ def test_every_slot_has_a_tcp_socket_of_its_own_and_they_share_a_unix_socket(
     own: contextlib.ExitStack, directory: Path
 ) -> None:
     config = config_for(f"127.0.0.1:{reserve_port(own)}", f"unix:{directory}/a.sock")
-    slots: dict[int, SlotSockets] = {0: {}, 1: {}}
-    open_slots(config, slots)
-    for sockets in slots.values():
-        own.callback(close_all, sockets)
-    inodes = [[os.fstat(s.fileno()).st_ino for s in slots[i].values()] for i in (0, 1)]
+    slots = Slots({})
+    own.callback(slots.close)
+    slots.prepare(config, [0, 1])
+    inodes = [[os.fstat(s.fileno()).st_ino for s in slots.of(i).values()] for i in (0, 1)]
     assert inodes[0][0] != inodes[1][0]
     assert inodes[0][1] == inodes[1][1]
+    kept = slots.of(0)
+    slots.prepare(config, [0, 1])
+    assert slots.of(0) is kept, "only what a slot lacks is opened"
+
+
+def test_no_socket_of_ours_blocks_whoever_shares_it(
+    own: contextlib.ExitStack, directory: Path
+) -> None:
+    """O_NONBLOCK is shared with the workers; dup(2) by a blocking socket object would clear it."""
+    slots = Slots({})
+    own.callback(slots.close)
+    slots.prepare(config_for(f"unix:{directory}/a.sock"), [0])
+    (first,) = slots.of(0).values()
+    slots.prepare(config_for(f"unix:{directory}/a.sock"), [1])
+    assert not os.get_blocking(first.fileno())
 
 
 def test_when_one_listener_cannot_be_opened_none_stays_open(
@@ -186,9 +201,33 @@ def test_when_one_listener_cannot_be_opened_none_stays_open(
     config = config_for(f"unix:{directory}/a.sock", listening_address(taken))
     before = sorted(os.listdir("/proc/self/fd"))  # noqa: PTH208
     with pytest.raises(AegisError):
-        open_slots(config, {0: {}, 1: {}})
+        Slots({}).prepare(config, [0, 1])
     assert sorted(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
     assert list(directory.iterdir()) == [], "a socket file without anybody behind it"
+
+
+def test_a_socket_of_systemd_serves_all_slots(own: contextlib.ExitStack) -> None:
+    given = own.enter_context(open_listener(free_address(own), "systemd"))
+    config = config_for(listening_address(given))
+    slots = Slots({listening_address(given): given})
+    own.callback(slots.close)
+    slots.prepare(config, [0, 1])
+    inode = os.fstat(given.fileno()).st_ino
+    assert [os.fstat(s.fileno()).st_ino for i in (0, 1) for s in slots.of(i).values()] == [
+        inode
+    ] * 2
+    slots.keep_only(set())
+    assert (slots.of(0), given.fileno() >= 0) == ({}, True)
+
+
+def test_what_is_not_wanted_any_more_is_closed(own: contextlib.ExitStack, directory: Path) -> None:
+    config = config_for(f"127.0.0.1:{reserve_port(own)}", f"unix:{directory}/a.sock")
+    slots = Slots({})
+    own.callback(slots.close)
+    slots.prepare(config, [0])
+    slots.keep_only({config.listeners[0].bind})
+    assert list(slots.of(0)) == [config.listeners[0].bind]
+    assert list(directory.iterdir()) == []
 
 
 class Holder:
@@ -216,53 +255,36 @@ def test_a_listening_socket_survives_its_controller_in_the_worker(
     fd, name = sock.fileno(), sock.getsockname()
     sock.close()
     waiting = own.enter_context(socket.create_connection(name))
-    taken = take_over(holder.pidfd, {"front0": fd}, config)
-    own.callback(close_all, taken)
+    text, taken = take_over(holder.pidfd, {"front0": fd})["front0"]
+    own.enter_context(taken)
+    assert text == config.listeners[0].bind
     holder.die()
-    taken["front0"].setblocking(True)
-    accepted = own.enter_context(taken["front0"].accept()[0])
+    taken.setblocking(True)
+    accepted = own.enter_context(taken.accept()[0])
     assert accepted.getpeername() == waiting.getsockname()
-    assert not os.get_inheritable(taken["front0"].fileno())
+    assert not os.get_inheritable(taken.fileno())
 
 
-@pytest.mark.parametrize("reason", ["missing", "elsewhere", "no such fd", "dead"])
+@pytest.mark.parametrize("reason", ["no such fd", "dead"])
 def test_what_cannot_be_taken_over_is_left(own: contextlib.ExitStack, reason: str) -> None:
-    config = config_for(*(f"127.0.0.1:{reserve_port(own)}" for _ in range(2)))
-    sockets = [
-        own.enter_context(open_listener(parse_address(each.bind), each.name))
-        for each in config.listeners
-    ]
-    elsewhere = own.enter_context(open_listener(free_address(own), "elsewhere"))
-    holder = Holder(own, *sockets, elsewhere)
-    fds = {"front0": sockets[0].fileno(), "front1": sockets[1].fileno()}
-    if reason == "missing":
-        del fds["front1"]
-    elif reason == "elsewhere":
-        fds["front1"] = elsewhere.fileno()
-    elif reason == "no such fd":
-        fds["front1"] = 999
-    else:
+    sock = own.enter_context(open_listener(free_address(own), "listener"))
+    holder = Holder(own, sock)
+    if reason == "dead":
         holder.die()
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    taken = take_over(holder.pidfd, fds, config)
+    taken = take_over(holder.pidfd, {"front0": sock.fileno(), "front1": 999})
     assert set(taken) == (set() if reason == "dead" else {"front0"})
-    close_all(taken)
+    close_all(dict(taken.values()))
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
 
 
-def test_only_the_listeners_that_a_slot_lacks_are_opened(
-    own: contextlib.ExitStack, directory: Path
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_socket_tells_its_address_as_the_configuration_does(
+    own: contextlib.ExitStack, directory: Path, kind: Kind
 ) -> None:
-    config = config_for(f"127.0.0.1:{reserve_port(own)}", f"unix:{directory}/a.sock")
-    first: SlotSockets = {}
-    open_slots(config, {0: first})
-    own.callback(close_all, first)
-    kept = first["front0"]
-    second: SlotSockets = {"front0": kept.dup()}
-    own.callback(close_all, second)
-    open_slots(config, {1: second}, [first])
-    assert os.fstat(second["front1"].fileno()).st_ino == os.fstat(first["front1"].fileno()).st_ino
-    assert first["front0"] is kept
+    sock = own.enter_context(bound_socket(kind, directory))
+    text = bound_to(sock)
+    assert text == parse_address(text).text == listening_address(sock)
 
 
 def test_a_clients_connection_is_not_mistaken_for_the_listener(own: contextlib.ExitStack) -> None:
@@ -273,9 +295,7 @@ def test_a_clients_connection_is_not_mistaken_for_the_listener(own: contextlib.E
     own.enter_context(socket.create_connection(sock.getsockname()))
     accepted = own.enter_context(sock.accept()[0])
     holder = Holder(own, accepted)
-    taken = take_over(holder.pidfd, {"front0": accepted.fileno()}, config)
-    own.callback(close_all, taken)
-    assert taken == {}
+    assert take_over(holder.pidfd, {"front0": accepted.fileno()}) == {}
 
 
 def test_a_probe_does_not_disturb_who_listens(own: contextlib.ExitStack) -> None:

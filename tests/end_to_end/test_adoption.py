@@ -73,7 +73,7 @@ def test_a_worker_that_died_with_the_controller_is_replaced_without_refusing_any
 @pytest.mark.parametrize(
     "change", ["a timeout", "one worker more", "one worker fewer", "one listener more"]
 )
-def test_a_changed_configuration_replaces_the_workers_without_refusing_anyone(
+def test_a_changed_configuration_replaces_what_it_concerns_and_refuses_nobody(
     proxies: Proxies, echo: Echo, change: str
 ) -> None:
     aegis = proxies.started(echo.address, drain_timeout_s=60)
@@ -87,12 +87,30 @@ def test_a_changed_configuration_replaces_the_workers_without_refusing_anyone(
         since = monotonic()
         wait_until(lambda: load.served_since(since) > 100, "the load goes on")
         current = [w.pid for w in aegis.workers() if not w.retired]
-        assert not set(pids) & set(current)
+        kept = {"one worker more": pids, "one worker fewer": pids[:1]}.get(change, [])
+        assert set(pids) & set(current) == set(kept)
         assert len(current) == {"one worker more": 3, "one worker fewer": 1}.get(change, 2)
     assert [a for a in load.attempts if a.refused] == []
-    if change != "one worker fewer":  # the queue of a socket that nobody takes over is reset
-        assert load.broken == []
-    wait_until(lambda: not set(pids) & {p.pid for p in aegis.processes()}, "the old ones end")
+    assert load.broken == []
+    wait_until(
+        lambda: set(pids) & {p.pid for p in aegis.processes()} == set(kept), "the others end"
+    )
+
+
+def test_a_start_that_fails_after_it_has_adopted_leaves_the_workers_serving(
+    proxies: Proxies, echo: Echo
+) -> None:
+    aegis = proxies.started(echo.address)
+    pids = orphaned(aegis)
+    aegis.kill(pids[1], signal.SIGSTOP)
+    with connect(aegis.address) as client:
+        starting = aegis.ctl_in_background("start", "--config", str(aegis.config_file), "--detach")
+        wait_until((aegis.runtime_dir / "requests.ipc").exists, "a controller")
+        starting.send_signal(signal.SIGINT)
+        aegis.kill(pids[1], signal.SIGCONT)
+        starting.wait(60)
+        assert works(client)
+        assert set(pids) <= {process.pid for process in aegis.processes()}
 
 
 def reconfigure(proxies: Proxies, aegis: Aegis, echo: Echo, change: str) -> None:

@@ -1,0 +1,158 @@
+"""What aegis-ctl and signals ask of the controller, and what becomes of it."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+from aegis.addresses import parse_address
+from aegis.config import Config
+from aegis.config_file import load_config
+from aegis.errors import AegisError
+from aegis.limits import KILL_AFTER_S, MAX_WORKERS, UPGRADE_PATIENCE_S
+from aegis.messages import (
+    Accepted,
+    Drain,
+    Refused,
+    Reload,
+    Reply,
+    Request,
+    Resume,
+    Scale,
+    StatusRequest,
+    Stop,
+    Upgrade,
+)
+from control.exporter_seat import ExporterSeat
+from control.sockets import probe
+from control.supervisor import Supervisor
+from control.wanted import Wanted
+
+log = logging.getLogger(__name__)
+
+
+class Requests:
+    """Turns each request into what is wanted, or refuses it and changes nothing."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        wanted: Wanted,
+        exporter: ExporterSeat | None,
+        config_file: Path,
+        epoch: Callable[[], int],
+    ) -> None:
+        self.upgrade_to = ""
+        """Python to execute in our place, once that can be done."""
+        self.upgrade_by = 0.0
+        self._supervisor = supervisor
+        self._wanted = wanted
+        self._exporter = exporter
+        self._config_file = config_file
+        self._epoch = epoch
+
+    def handle(self, request: Request, *, drained: bool) -> Reply:
+        """Answer; `drained` tells whether the whole proxy is."""
+        assert not isinstance(request, StatusRequest)
+        if isinstance(request, Stop):
+            return self.stop(request)
+        if self._supervisor.goal == "stopped":
+            return Refused("aegis is stopping")
+        if self.upgrade_to:
+            return Refused("aegis is being upgraded")
+        if isinstance(request, Reload):
+            return self.reload(force=request.force)
+        if isinstance(request, Scale):
+            return self._scale(request.workers)
+        if isinstance(request, Upgrade):
+            self.upgrade_to = request.executable
+            self.upgrade_by = monotonic() + UPGRADE_PATIENCE_S
+            return Accepted(self._epoch())
+        if isinstance(request, Resume):
+            return self._resume(request, drained=drained)
+        return self._drain(request)
+
+    def stop(self, request: Stop) -> Accepted:
+        """Drain and end everything."""
+        self.upgrade_to = ""
+        self._wanted.move_to("stopped", 0.0 if request.now else request.timeout_s)
+        for process in self._supervisor.processes:
+            process.kill_at = self._wanted.deadline + KILL_AFTER_S
+        return Accepted(self._epoch())
+
+    def reload(self, *, force: bool) -> Reply:
+        """Read the file again; what it says of `workers` counts if that has changed in it."""
+        supervisor = self._supervisor
+        if supervisor.goal == "stopped":
+            return Refused("aegis is stopping")
+        try:
+            config = load_config(self._config_file)
+            running = supervisor.config
+            if (config.user, config.group) != (running.user, running.group):
+                raise AegisError(
+                    f"{self._config_file}: user, group: cannot change while Aegis runs"
+                )
+            count = len(supervisor.seats)
+            if config.workers != running.workers:
+                count = supervisor.count_of(config)
+            opened = self._exporter.open(config) if self._exporter is not None else None
+            try:
+                self._reconfigure(config, count, force=force)
+            except AegisError:
+                if opened is not None:
+                    opened.close()
+                raise
+        except AegisError as error:
+            return Refused(str(error))
+        if self._exporter is not None:
+            self._exporter.use(config, opened)
+        return Accepted(self._epoch())
+
+    def _reconfigure(self, config: Config, count: int, *, force: bool) -> None:
+        supervisor = self._supervisor
+        if config == supervisor.config and count == len(supervisor.seats) and not force:
+            log.info("reload: nothing has changed")
+            return
+        supervisor.reconfigure(config, count, force=force)
+        self._wanted.reconfigured()
+        log.info("configuration %s, %d worker(s)", supervisor.digest, count)
+
+    def _scale(self, workers: int) -> Reply:
+        if not 1 <= workers <= MAX_WORKERS:
+            return Refused(f"workers: {workers}: allowed is 1 to {MAX_WORKERS}")
+        try:
+            if workers != len(self._supervisor.seats):
+                self._supervisor.reconfigure(self._supervisor.config, workers)
+        except AegisError as error:
+            return Refused(str(error))
+        return Accepted(self._epoch())
+
+    def _resume(self, request: Resume, *, drained: bool) -> Reply:
+        why = self._wanted.resume_part(request.listener, request.server)
+        if why:
+            return Refused(why)
+        if request.listener is None and request.server is None:
+            try:
+                if drained:
+                    self._probe_drained()
+            except AegisError as error:
+                return Refused(str(error))
+            self._wanted.move_to("serving", None)
+        if self._supervisor.goal == "serving":
+            for seat in self._supervisor.seats:
+                self._supervisor.open_doors(seat)
+        return Accepted(self._epoch())
+
+    def _probe_drained(self) -> None:
+        """A drained TCP listener does not listen: another Aegis of ours may do so there by now."""
+        for listener in self._supervisor.config.listeners:
+            address = parse_address(listener.bind)
+            if not self._supervisor.slots.is_shared(address.text):
+                probe(address, f'listener "{listener.name}"')
+
+    def _drain(self, request: Drain) -> Reply:
+        if request.listener is not None or request.server is not None:
+            why = self._wanted.drain_part(request)
+            return Refused(why) if why else Accepted(self._epoch())
+        self._wanted.move_to("drained", request.timeout_s)
+        return Accepted(self._epoch())
