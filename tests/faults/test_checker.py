@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from tests.faults.checker import PROTOCOLS, check, options_of
+from tests.faults.checker import check, options_of
+from tests.faults.crowd import TALKS
 
 SHAPES = {
     "default slabs": ["--max-connections", "8", "--clients", "24", "--big-bytes", "200000"],
@@ -17,7 +18,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", TALKS)
 def test_every_reply_reaches_who_asked_in_order_and_whole(
     protocol: str, shape: str, rng: random.Random
 ) -> None:
