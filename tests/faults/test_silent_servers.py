@@ -1,5 +1,7 @@
 """reply_timeout_s: a server that says nothing with replies due is given up, and nobody else is."""
 
+from typing import Any
+
 from tests.faults.scripted import expect, expect_end, sharing, words
 from tests.harness import Rig, is_silent, reset
 
@@ -47,7 +49,7 @@ def test_a_server_that_goes_on_talking_is_not_silent(rig: Rig) -> None:
 
 def test_a_client_that_does_not_take_its_replies_is_not_blamed_on_the_server(rig: Rig) -> None:
     upstream = rig.upstream()
-    small = {"slab_bytes": 4096, "slabs": 2, "buffer_bytes": 4096}
+    small: dict[str, Any] = {"slab_bytes": 4096, "slabs": 2, "buffer_bytes": 4096}
     proxy = sharing(rig, "resp", upstream, backend={"reply_timeout_s": 1.0}, **small)
     slow, other = proxy.connect(receive_buffer=4096), proxy.connect()
     slow.sendall(words("GET", "big"))
