@@ -7,7 +7,7 @@ JOBS ?= 2
 SECONDS ?= 600
 MINUTES ?= 10
 
-.PHONY: help install run test check format bench conformance soak sessions fuzz clean
+.PHONY: help install run test check format bench conformance soak chaos sessions fuzz clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -41,6 +41,9 @@ conformance: $(STAMP)  ## redis', redis-py's and pymemcache's own tests, direct 
 
 soak: $(STAMP)  ## hot pipes under faults, every reply checked: SECONDS=600 SEED=1
 	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+chaos: $(STAMP)  ## one whole proxy under load while everything is harmed: MINUTES=5 SEED=1
+	$(BIN)/python -m tests.faults.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 sessions: $(STAMP)  ## a million short sessions through one worker: memory and fds stay flat
 	$(BIN)/python -m ops.bench.short_sessions

@@ -77,7 +77,7 @@ class Client:
         if code in {0, errno.EINPROGRESS}:
             self.poller.add(self._sock.fileno(), WRITE, self.on_event)
         else:
-            self._end(f"connect: {errno.errorcode.get(code, code)}")
+            self._end(f"ended by {errno.errorcode.get(code, code)}")
 
     # --- what it does --------------------------------------------------------------------------
 
@@ -133,13 +133,15 @@ class Client:
             if mask & ~WRITE and not self._paused:
                 self._receive()
             self._go_on()
-        except (ConnectionError, EOFError) as error:
-            self._end(f"ended by {type(error).__name__}")
+        except EOFError:
+            self._end("ended by the end")
+        except ConnectionError as error:
+            self._end(f"ended by {errno.errorcode.get(error.errno or 0, 'an error')}")
 
     def _check_connect(self) -> None:
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
-            raise ConnectionError(code)
+            raise ConnectionError(code, errno.errorcode.get(code, code))
         self._connected = True
 
     def _send(self) -> None:

@@ -69,6 +69,10 @@ class RealServer(ABC):
         self._child.wait()
         self._start()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._child.send_signal(number)
+
     def close(self) -> None:
         self._child.kill()
         self._child.wait()

@@ -44,6 +44,7 @@ class Shim:
         """Writes that came twice."""
         self.accepted = 0
         self.most = 0
+        self.garbles = 0
         self._relays: set[Relay] = set()
         self._sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._sock.setblocking(False)
@@ -72,9 +73,9 @@ class Shim:
         """Let a connection be silent for a while."""
         return self._on_one(lambda relay: relay.stall(seconds))
 
-    def garble_one(self) -> bool:
-        """Say what no server says, in a server's place."""
-        return self._on_one(Relay.garble)
+    def garble_next(self, count: int) -> None:
+        """Answer the first request on so many new connections in the server's place, nonsense."""
+        self.garbles = count
 
     def _on_one(self, harm: Callable[["Relay"], None]) -> bool:
         if not self._relays:
@@ -108,6 +109,8 @@ class Relay:
         self.near = near
         self.far = socket.socket()
         self._stalled = self._closed = False
+        self._garbles = shim.garbles > 0
+        shim.garbles -= self._garbles
         self._connecting = True
         self._pumps: list[Pump] = []
 
@@ -149,6 +152,10 @@ class Relay:
         try:
             if mask & WRITE:
                 self._pumps[writes].flush()
+            if mask & ~WRITE and self._garbles and not reads:
+                self.near.send(b"\xff" + self.shim.rng.randbytes(self.shim.rng.randrange(100)))
+                self.close()
+                return
             if mask & ~WRITE and not self._connecting:
                 self._pumps[reads].run(hung_up=not mask & READ)
         except OSError:
@@ -177,12 +184,6 @@ class Relay:
     def _resume(self) -> None:
         self._stalled = False
         self._register()
-
-    def garble(self) -> None:
-        rng = self.shim.rng
-        with contextlib.suppress(OSError):
-            self.near.send(rng.randbytes(rng.randrange(1, 100)))
-        self.close()
 
     def reset(self) -> None:
         linger = b"\1\0\0\0\0\0\0\0"
