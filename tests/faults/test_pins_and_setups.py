@@ -165,6 +165,20 @@ def test_a_refusal_that_comes_in_two_reads_reaches_the_client_whole(rig: Rig) ->
     expect_end(server)
 
 
+def test_a_setups_reply_may_be_longer_than_a_slab(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream, slab_bytes=64, slabs=4)
+    client = proxy.connect()
+    client.sendall(words("HELLO", "3"))
+    server = upstream.accept()
+    expect(server, words("HELLO", "3"))
+    reply = b"%2\r\n+proto\r\n:3\r\n+text\r\n+" + b"x" * 300 + b"\r\n"
+    server.sendall(reply)
+    expect(server, words("HELLO", "3"))
+    server.sendall(reply)
+    expect(client, reply)
+
+
 def test_a_client_that_leaves_while_its_setup_is_under_way_leaves_nothing(rig: Rig) -> None:
     upstream = rig.upstream()
     proxy = sharing(rig, "resp", upstream)
