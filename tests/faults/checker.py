@@ -231,7 +231,12 @@ def judge(run: Run, shim: Shim, proxy: Proxy, rss_before: int) -> None:
             run.wrong(f"{figures.sessions} sessions, {figures.slabs_used} slabs that do not end")
             break
         run.poller.turn(0.02)  # the shim goes on relaying
-    print({k: v for k, v in figures.listeners[0].closed.items() if v}, figures.pools[0])
+    pool = figures.pools[0]
+    print({k: v for k, v in figures.listeners[0].closed.items() if v},
+          pool.pins, pool.losses, f"{pool.opened} pipes opened")  # fmt: skip
+    for why, count in pool.losses.items():
+        if why != "server_lost":  # nothing but that was done to the server
+            run.wrong(f"{count} pipes were closed for {why}")
     for line in proxy.worker.complaints()[:MAX_FOUND]:
         run.wrong(f"the worker's log: {line}")
 
