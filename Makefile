@@ -4,10 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
-
+SECONDS ?= 600
 MINUTES ?= 10
 
-.PHONY: help install run test check format bench conformance soak fuzz replacements clean
+.PHONY: help install run test check format bench conformance soak chaos sessions fuzz replacements clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -39,7 +39,13 @@ bench: $(STAMP)  ## Aegis and its peers side by side; QUICK=1, ROWS=churn,bulk, 
 conformance: $(STAMP)  ## redis', redis-py's and pymemcache's own tests, direct and through Aegis (needs tcl)
 	$(BIN)/python -m ops.conformance
 
-soak: $(STAMP)  ## a million short sessions through one worker: memory and fds stay flat
+soak: $(STAMP)  ## hot pipes under faults, every reply checked: SECONDS=600 SEED=1
+	$(BIN)/python -m tests.faults.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+chaos: $(STAMP)  ## one whole proxy under load while everything is harmed: MINUTES=5 SEED=1
+	$(BIN)/python -m tests.faults.chaos --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
+sessions: $(STAMP)  ## a million short sessions through one worker: memory and fds stay flat
 	$(BIN)/python -m ops.bench.short_sessions
 
 fuzz: $(STAMP)  ## MINUTES=10 of any bytes for each parser in turn; build/fuzz keeps what it finds

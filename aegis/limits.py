@@ -25,6 +25,7 @@ GATHER_MAX = 32  # replies a pipe may owe before a turn's next request goes to a
 MAX_OPENING = 4  # pipes being opened at once for those of one setup who will share them
 LOOK_AHEAD = 64  # of those who wait, how many are looked at to see how many pipes are wanted
 GROW_AFTER_S = 0.005  # every pipe has made its clients wait so long for one reply: open another
+MAX_SETUP_REPLY_BYTES = 65_536  # kept until it is known not to be a refusal; HELLO's has 200
 SLOW_CLIENT_S = 5.0  # a client that takes no replies may hold up others on its pipe so long
 LINGER_S = 1.0  # after the last answer: how long the client may take to close
 RECONNECT_MIN_S = 0.1  # after all servers have refused

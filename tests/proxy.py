@@ -274,7 +274,9 @@ class Aegis:
         try:
             signal.pidfd_send_signal(pidfd, number)
             # A pidfd is readable once the last thread has ended, which is what closes the sockets.
-            gone = number != signal.SIGKILL or select.select([pidfd], [], [], DEADLINE_S)[0]
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            gone = number != signal.SIGKILL or poll.poll(DEADLINE_S * 1000)
             assert gone, f"pid {pid} does not end"
         finally:
             os.close(pidfd)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from aegis.figures import REPLY_BOUNDS_S
 from aegis.framers.contract import ProtocolError, Setup
+from aegis.limits import MAX_SETUP_REPLY_BYTES
 from workers.backend import Server
 from workers.loop import READ, SILENCED, WRITE
 from workers.server import CLOSED, CONNECTING, READY, SETTING_UP, ServerEnd
@@ -116,8 +117,8 @@ class Pipe(ServerEnd):
                 return
             self._refusal += self._slab.view[self._start : stop]
             self._start = stop
-            if len(self._refusal) > self._out_max:
-                self.lose("setup_failed")  # no refusal is as long as this
+            if len(self._refusal) > MAX_SETUP_REPLY_BYTES:
+                self.lose("setup_failed")
                 return
             if done and self.parser.failed:
                 if self._fresh:

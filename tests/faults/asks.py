@@ -5,9 +5,14 @@ astray shows whose it was, and what another connection left undone is in nobody'
 """
 
 import random
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from itertools import accumulate
+from typing import Any, ClassVar, NamedTuple
+
+TOKEN = rb"(c\d+-\d+\.\d+\.[0-9a-f]+);"
+"""What `Talk.token` makes, as a pattern."""
 
 
 class Ask(NamedTuple):
@@ -24,6 +29,9 @@ class Ask(NamedTuple):
 class Talk(ABC):
     """What one connection says."""
 
+    writes: ClassVar[re.Pattern[bytes]]
+    """Finds the token of each value that a request stores; a server sees each of them once."""
+
     def __init__(
         self, who: bytes, rng: random.Random, big_bytes: int, only: frozenset[str]
     ) -> None:
@@ -37,17 +45,31 @@ class Talk(ABC):
         """Key → increments asked for."""
         self.finished = False
         """The connection ends with the reply to what was said last."""
+        self.tunnelled = False
+        """It is a tunnel from here on, so that other things may be said."""
+        self._menu: tuple[list[Callable[[], list[Ask]]], list[float]] | None = None
 
     def next(self) -> list[Ask]:
         """Make the next requests; they belong together."""
         self.seq += 1
-        makers, weights = [], []
-        for make, weight in self.kinds():
-            name = getattr(make, "__name__", "").strip("_")
-            makers.append(make)
-            weights.append(weight if not self.only or name in self.only else 0)
-        (make,) = self.rng.choices(makers, weights if any(weights) else None)
+        makers, sums = self._menu or self._choose()
+        (make,) = self.rng.choices(makers, cum_weights=sums)
         return make()
+
+    def tunnel(self) -> None:
+        """Note that the connection becomes a tunnel."""
+        self.tunnelled = True
+        self._menu = None
+
+    def _choose(self) -> tuple[list[Callable[[], list[Ask]]], list[float]]:
+        kinds = [
+            (make, weight)
+            for make, weight in self.kinds()
+            if not self.only or getattr(make, "__name__", "").strip("_") in self.only
+        ]
+        kinds = kinds or self.kinds()
+        self._menu = [make for make, _ in kinds], list(accumulate(weight for _, weight in kinds))
+        return self._menu
 
     @abstractmethod
     def kinds(self) -> list[tuple[Callable[[], list[Ask]], float]]:
@@ -65,12 +87,13 @@ class Talk(ABC):
 
     def token(self) -> bytes:
         """Return what nobody else says, and this connection says once."""
-        return b"%s.%d.%x" % (self.who, self.seq, self.rng.getrandbits(24))
+        return b"%s.%d.%x;" % (self.who, self.seq, self.rng.getrandbits(24))
 
     def big(self) -> bytes:
-        """Return a value of any size up to the largest."""
-        size = self.rng.randrange(1, self.big_bytes)
-        return (self.token() * (size // 8 + 1))[:size]
+        """Return a value of any magnitude up to the largest, the token at its beginning."""
+        token = self.token()
+        size = int(self.big_bytes ** self.rng.random())
+        return token * (size // len(token) + 1)
 
     def count(self, key: bytes) -> int:
         """Note one more increment of a key; returns the sum."""

@@ -1,41 +1,89 @@
 """Load with chance and faults; every reply is checked: who asked, in which order, for what.
 
-    clients (asyncio) ─▶ worker (a real process) ─▶ Shim (splits, cuts) ─▶ the real server
+    clients (Crowd) ─▶ worker (a real process) ─▶ Shim (splits, cuts) ─▶ the real server
 
     python -m tests.faults.checker --protocol resp --requests 1000000 --clients 500 --seed N
 
-The seed, printed first, decides what every client says and does; the kernel decides when.
+The seed, printed first, decides what every client says and does; the kernel decides when. The
+clients are in this process, or with `--processes` in others.
 """
 
 import argparse
-import asyncio
+import contextlib
+import json
 import random
 import secrets
+import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from aegis.figures import Figures
-from tests.faults.asks import Talk
-from tests.faults.client import Accounts, Client
-from tests.faults.http1_talk import Http1Talk
-from tests.faults.line_talk import LineTalk
-from tests.faults.memcached_talk import MemcachedTalk
-from tests.faults.resp_talk import RespTalk
-from tests.faults.servers import Chronos, Memcached, RealServer, Redis
+from tests.faults.accounts import MAX_FOUND, Accounts
+from tests.faults.crowd import TALKS, Crowd
+from tests.faults.poller import READ, Poller
+from tests.faults.servers import SERVERS, RealServer
 from tests.faults.shim import Shim
-from tests.harness import Proxy, Rig
+from tests.harness import DEADLINE_S, Proxy, Rig
 
-PROTOCOLS: dict[str, tuple[type[Talk], type[RealServer]]] = {
-    "resp": (RespTalk, Redis),
-    "memcached": (MemcachedTalk, Memcached),
-    "line": (LineTalk, Chronos),
-    "http1": (Http1Talk, Chronos),
-}
-MAX_FOUND = 20
 MAX_GROWTH_BYTES = 64 << 20
 """Of the worker over a run: its slabs are there from the start, so 500 clients' sessions."""
+MAX_DRAIN_S = 60.0
+"""For the clients to come to their end once enough has been asked."""
+ROOT = Path(__file__).parents[2]
+
+
+class OtherCrowd:
+    """A crowd in a process of its own."""
+
+    def __init__(self, poller: Poller, accounts: Accounts, task: dict[str, Any]) -> None:
+        self.poller = poller
+        self.accounts = accounts
+        self.asked = self.answered = 0
+        self.ended = False
+        self._line = bytearray()
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.crowd"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._stdin, self._stdout = self._child.stdin, self._child.stdout
+        self._stdin.write(json.dumps(task).encode() + b"\n")
+        self._stdin.flush()
+        poller.add(self._stdout.fileno(), READ, self._told)
+
+    def _told(self, mask: int) -> None:
+        data = self._stdout.read1(1 << 20)  # type: ignore[attr-defined]
+        self._line += data
+        while (stop := self._line.find(b"\n")) >= 0:
+            said = json.loads(self._line[:stop])
+            del self._line[: stop + 1]
+            if isinstance(said, dict):
+                self.accounts.add(said)
+            else:
+                self.asked, self.answered = said
+        if not data:
+            self.close()
+
+    def stop(self) -> None:
+        """Let no more be asked."""
+        self._stdin.close()
+
+    def close(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.poller.remove(self._stdout.fileno())
+            self._stdin.close()
+            self._stdout.close()
+            self._child.kill()
+            if self._child.wait() > 0:
+                self.accounts.wrong("a process with clients has failed")
 
 
 class Run(Accounts):
@@ -44,78 +92,123 @@ class Run(Accounts):
     def __init__(self, options: argparse.Namespace) -> None:
         super().__init__()
         self.options = options
-        self.only = frozenset(filter(None, options.only.split(",")))
-        self.give_up = monotonic() + 60 * options.minutes
+        self.poller = Poller()
+        self.crowds: list[Crowd | OtherCrowd] = []
+        self.spent_s = 0.0
+
+    def gather(self, address: tuple[str, int]) -> None:
+        """Bring in the clients."""
+        options = self.options
+        task = {
+            "protocol": options.protocol,
+            "seconds": 60 * options.minutes,
+            "seed": options.seed,
+            "big_bytes": options.big_bytes,
+        }
+        only = frozenset(filter(None, options.only.split(",")))
+        count, seats = options.processes, range(options.clients)
+        if not count:
+            every = {**task, "requests": options.requests, "numbers": seats, "only": only}
+            self.crowds = [Crowd(self.poller, self, address, **every)]
+            return
+        task |= {"address": address, "requests": options.requests / count, "only": sorted(only)}
+        for n in range(count):
+            part = {**task, "numbers": list(seats[n::count])}
+            self.crowds.append(OtherCrowd(self.poller, self, part))
 
     @property
-    def over(self) -> bool:
-        enough = self.answered >= self.options.requests or len(self.found) > MAX_FOUND
-        return enough or monotonic() > self.give_up
+    def ended(self) -> bool:
+        """Whether every client has left."""
+        return all(crowd.ended for crowd in self.crowds)
 
-    async def seat(self, number: int, address: tuple[str, int]) -> None:
-        """Be one client after another."""
-        rng = random.Random(f"{self.options.seed}:{number}")
-        make = PROTOCOLS[self.options.protocol][0]
-        turn = 0
-        while not self.over:
-            turn += 1
-            talk = make(b"c%d-%d" % (number, turn), rng, self.options.big_bytes, self.only)
-            client = Client(self, address, talk, rng)
-            await client.serve()
-            if client.broken:  # the server may be gone: as clients do, try again in a moment
-                await asyncio.sleep(rng.uniform(0.01, 0.1))
-
-    async def storm(self, shim: Shim, server: RealServer) -> None:
+    def storm(self, shim: Shim, server: RealServer) -> None:
         """Kill the server and cut pipes."""
-        rng = random.Random(f"{self.options.seed}:storm")
-        while not self.over:
-            await asyncio.sleep(rng.uniform(0.05, 0.6))
-            if server.survives and rng.random() < self.options.kill:
-                await asyncio.to_thread(server.restart)
+        rng, options = random.Random(f"{self.options.seed}:storm"), self.options
+        restarts: list[threading.Thread] = []
+
+        def blow() -> None:
+            if self.ended:
+                return
+            self.poller.later(rng.uniform(0.05, 0.6), blow)
+            busy = restarts and restarts[0].is_alive()
+            if server.survives and rng.random() < options.kill and not busy:
+                restarts[:] = [threading.Thread(target=server.restart)]
+                restarts[0].start()
                 self.outcomes["server killed"] += 1
-            elif rng.random() < self.options.cut and shim.cut_one():
+            elif rng.random() < options.cut and shim.cut_one():
                 self.outcomes["pipe cut"] += 1
+
+        try:
+            blow()
+            began = last = monotonic()
+            limit = began + 60 * options.minutes + MAX_DRAIN_S
+            while not self.ended:
+                self.poller.turn()
+                if self.found and len(self.found) > MAX_FOUND:
+                    self._stop()
+                if self.poller.now > limit:
+                    self.wrong("clients that do not end")
+                    return
+                if self.poller.now > last + 60:
+                    last = self.poller.now
+                    self._tell(last - began)
+            self.spent_s = monotonic() - began
+        finally:
+            for thread in restarts:
+                thread.join()
+
+    def _stop(self) -> None:
+        for crowd in self.crowds:
+            crowd.stop()
+
+    def _tell(self, seconds: float) -> None:
+        others = [crowd for crowd in self.crowds if isinstance(crowd, OtherCrowd)]
+        answered = self.answered + sum(crowd.answered for crowd in others if not crowd.ended)
+        print(f"  {answered} answered after {seconds:.0f} s", flush=True)
 
     def audit(self, server: RealServer) -> None:
         """Compare what the server has counted with what was answered."""
-        for key in self.acked.keys() | self.unsure.keys():
-            count = server.count(key)
+        keys = sorted(self.acked.keys() | self.unsure.keys())
+        counts = server.counts(keys) if keys else []
+        for key, count in zip(keys, counts, strict=True):
             least, most = self.acked[key], self.acked[key] + self.unsure[key]
             if not least <= count <= most:
                 self.wrong(f"{key!r}: {count} increments, answered {least} to {most}")
+        if keys:
+            print(f"{len(keys)} counters hold {sum(counts)} increments", flush=True)
+
+    def close(self) -> None:
+        for crowd in self.crowds:
+            if isinstance(crowd, OtherCrowd):
+                crowd.close()
+        self.poller.close()
 
 
-async def load(run: Run, rig: Rig, server: RealServer) -> None:
+def load(run: Run, rig: Rig, server: RealServer) -> None:
     """Run the clients to their end, then hold everybody to their accounts."""
     options = run.options
-    shim = Shim(random.Random(f"{options.seed}:shim"), server.address)
-    await shim.open()
-    backend = {"max_connections": options.max_connections, "queue_timeout_s": 3.0}
-    proxy = rig.proxy(
-        shim.address,
-        listener={"protocol": options.protocol, "pooling": options.pooling},
-        backend={**backend, "queue_max": 10_000},
-        slab_bytes=options.slab_bytes,
-        slabs=options.slabs,
-    )
-    rss = proxy.worker.process.memory_info().rss
-    address = proxy.sock.getsockname()
-    began = monotonic()
-    seats = [asyncio.ensure_future(run.seat(n, address)) for n in range(options.clients)]
-    storm = asyncio.ensure_future(run.storm(shim, server))
-    try:
-        await asyncio.gather(*seats)
-        spent_s = monotonic() - began
-        await storm
-        await asyncio.to_thread(judge, run, shim, proxy, rss)  # the shim goes on relaying
-    finally:
-        for task in (*seats, storm):
-            task.cancel()
-        await asyncio.gather(*seats, storm, return_exceptions=True)
-        await shim.close()
+    rng = random.Random(f"{options.seed}:shim")
+    with contextlib.ExitStack() as own:
+        own.callback(run.close)
+        shim = Shim(run.poller, rng, server.address, TALKS[options.protocol].writes)
+        own.callback(shim.close)
+        backend = {"max_connections": options.max_connections, "queue_timeout_s": 3.0}
+        proxy = rig.proxy(
+            shim.address,
+            listener={"protocol": options.protocol, "pooling": options.pooling},
+            backend={**backend, "queue_max": 10_000},
+            slab_bytes=options.slab_bytes,
+            slabs=options.slabs,
+        )
+        rss = proxy.worker.process.memory_info().rss
+        run.gather(proxy.sock.getsockname())
+        run.storm(shim, server)
+        judge(run, shim, proxy, rss)
     run.audit(server)
-    print(f"{run.asked} requests, {run.answered} answered well, in {spent_s:.1f} s")
-    print(f"connections {shim.accepted}, at one moment {shim.most};", dict(run.outcomes))
+    print(f"{run.asked} requests, {run.answered} answered well, in {run.spent_s:.1f} s;",
+          f"longest wait {run.longest_wait_s:.2f} s")  # fmt: skip
+    print(f"connections {shim.accepted}, at one moment {shim.most};",
+          f"{len(shim.seen)} writes seen once;", dict(run.outcomes), flush=True)  # fmt: skip
 
 
 def judge(run: Run, shim: Shim, proxy: Proxy, rss_before: int) -> None:
@@ -123,6 +216,8 @@ def judge(run: Run, shim: Shim, proxy: Proxy, rss_before: int) -> None:
     limit = run.options.max_connections
     if limit and shim.most > limit:
         run.wrong(f"{shim.most} connections to the server at one moment")
+    for token in shim.again:
+        run.wrong(f"the write of {token!r} came to the server twice")
     if not proxy.worker.running:
         run.wrong("the worker has died")
         return
@@ -130,12 +225,18 @@ def judge(run: Run, shim: Shim, proxy: Proxy, rss_before: int) -> None:
     print(f"the worker's memory: {rss_before >> 10} KiB, then {rss >> 10} KiB")
     if rss - rss_before > MAX_GROWTH_BYTES:
         run.wrong(f"the worker has grown by {rss - rss_before >> 20} MiB")
-    try:
-        figures = proxy.figures_when(_settled, "every session to end and every slab to be back")
-    except AssertionError as error:
-        run.wrong(str(error).partition("\n")[0])
-        figures = proxy.figures()
-    print({k: v for k, v in figures.listeners[0].closed.items() if v}, figures.pools[0])
+    give_up = monotonic() + DEADLINE_S
+    while not _settled(figures := proxy.figures()):
+        if monotonic() > give_up:
+            run.wrong(f"{figures.sessions} sessions, {figures.slabs_used} slabs that do not end")
+            break
+        run.poller.turn(0.02)  # the shim goes on relaying
+    pool = figures.pools[0]
+    print({k: v for k, v in figures.listeners[0].closed.items() if v},
+          pool.pins, pool.losses, f"{pool.opened} pipes opened")  # fmt: skip
+    for why, count in pool.losses.items():
+        if why != "server_lost":  # nothing but that was done to the server
+            run.wrong(f"{count} pipes were closed for {why}")
     for line in proxy.worker.complaints()[:MAX_FOUND]:
         run.wrong(f"the worker's log: {line}")
 
@@ -149,10 +250,10 @@ def check(options: argparse.Namespace) -> Run:
     run = Run(options)
     print(*(f"--{k.replace('_', '-')} {v}" for k, v in vars(options).items() if v), flush=True)
     with tempfile.TemporaryDirectory(prefix="aegis-") as directory:
-        server = PROTOCOLS[options.protocol][1](Path(directory))
+        server = SERVERS[options.protocol](Path(directory))
         rig = Rig(Path(directory))
         try:
-            asyncio.run(load(run, rig, server))
+            load(run, rig, server)
             if not run.found:
                 rig.finish()
         finally:
@@ -164,10 +265,11 @@ def check(options: argparse.Namespace) -> Run:
 def options_of(*arguments: str) -> argparse.Namespace:
     """Understand a command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.checker")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="resp")
+    parser.add_argument("--protocol", choices=TALKS, default="resp")
     parser.add_argument("--pooling", choices=("multiplex", "session"), default="multiplex")
     parser.add_argument("--requests", type=int, default=100_000, help="answered ones")
     parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=0, help="of clients; 0 = this one")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--max-connections", type=int, default=4)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from tests.faults.asks import Ask, Talk, exactly
+from tests.faults.asks import TOKEN, Ask, Talk, exactly
 from tests.faults.scripted import get
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -14,6 +14,8 @@ PROXYS = (502, 503, 504)
 
 class Http1Talk(Talk):
     """What one connection to Chronos says."""
+
+    writes = re.compile(rb"\r\n\r\n" + TOKEN)
 
     def kinds(self) -> list[tuple[Callable[[], list[Ask]], float]]:
         """See `Talk`."""

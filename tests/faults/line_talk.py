@@ -1,13 +1,16 @@
 """The line protocol for the checker, as Chronos speaks it."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from tests.faults.asks import Ask, Talk, exactly
+from tests.faults.asks import TOKEN, Ask, Talk, exactly
 
 
 class LineTalk(Talk):
     """What one connection to Chronos says."""
+
+    writes = re.compile(rb"SET \S+ " + TOKEN)
 
     def kinds(self) -> list[tuple[Callable[[], list[Ask]], float]]:
         """See `Talk`."""

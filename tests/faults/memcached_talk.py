@@ -1,11 +1,10 @@
 """The memcached text protocol for the checker; a reply is its bytes, all lines of it."""
 
-import random
 import re
 from collections.abc import Callable
 from typing import Any
 
-from tests.faults.asks import Ask, Talk, exactly
+from tests.faults.asks import TOKEN, Ask, Talk, exactly
 
 VALUE = re.compile(rb"VALUE \S+ \d+ (\d+)(?: \d+)?\r\n")
 VA = re.compile(rb"VA (\d+)[^\r]*\r\n")
@@ -14,11 +13,7 @@ VA = re.compile(rb"VA (\d+)[^\r]*\r\n")
 class MemcachedTalk(Talk):
     """What one connection to memcached says."""
 
-    def __init__(
-        self, who: bytes, rng: random.Random, big_bytes: int, only: frozenset[str]
-    ) -> None:
-        super().__init__(who, rng, big_bytes, only)
-        self.tunnelled = False
+    writes = re.compile(rb"set \S+ 0 0 \d+(?: noreply)?\r\n" + TOKEN)
 
     def kinds(self) -> list[tuple[Callable[[], list[Ask]], float]]:
         """See `Talk`."""
@@ -140,7 +135,7 @@ class MemcachedTalk(Talk):
         return [Ask(b"stats\r\n", lambda r: r.startswith(b"STAT ") and r.endswith(b"\r\nEND\r\n"))]
 
     def _quiet(self) -> list[Ask]:
-        self.tunnelled = True
+        self.tunnel()
         return [Ask(b"mg none:%s v q\r\nmn\r\n" % self.who, exactly(b"MN\r\n"))]
 
     def _noreply(self) -> list[Ask]:

@@ -1,10 +1,11 @@
 """RESP for the checker: requests that carry who sent them, and what their replies must be."""
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tests.faults.asks import Ask, Talk, exactly
+from tests.faults.asks import TOKEN, Ask, Talk, exactly
 from tests.faults.scripted import words
 
 DATABASES = 4
@@ -55,13 +56,14 @@ def parse(buf: bytearray, at: int) -> tuple[Any, int] | None:
 class RespTalk(Talk):
     """What one connection to Redis says."""
 
+    writes = re.compile(rb"SET\r\n\$\d+\r\n\S+\r\n\$\d+\r\n" + TOKEN)
+
     def __init__(
         self, who: bytes, rng: random.Random, big_bytes: int, only: frozenset[str]
     ) -> None:
         super().__init__(who, rng, big_bytes, only)
         self.database = 0
         self.version = 2
-        self.tunnelled = False
 
     def kinds(self) -> list[tuple[Callable[[], list[Ask]], float]]:
         """See `Talk`."""
@@ -108,10 +110,10 @@ class RespTalk(Talk):
     def _big(self) -> list[Ask]:
         key = self._key(b"big")
         value = self.big()
-        self.values[key] = value
         return [
             Ask(words("SET", key, value), exactly(b"OK")),
             Ask(words("GET", key), exactly(value)),
+            Ask(words("DEL", key), exactly(1)),
         ]
 
     def _many(self) -> list[Ask]:
@@ -184,7 +186,7 @@ class RespTalk(Talk):
         ]
 
     def _subscribe(self) -> list[Ask]:
-        self.tunnelled = True
+        self.tunnel()
         channel = self.token()
         return [Ask(words("SUBSCRIBE", channel), exactly([b"subscribe", channel, 1]))]
 

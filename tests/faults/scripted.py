@@ -79,3 +79,13 @@ def next_pipe(server: socket.socket, upstream: Upstream) -> socket.socket:
     assert said == words("RESET")
     server.sendall(b"+RESET\r\n")
     return server
+
+
+def transaction(client: socket.socket, upstream: Upstream) -> socket.socket:
+    """Begin one; returns the pipe it is on."""
+    client.sendall(words("MULTI"))
+    server = upstream.accept()
+    expect(server, words("MULTI"))
+    server.sendall(b"+OK\r\n")
+    expect(client, b"+OK\r\n")
+    return server

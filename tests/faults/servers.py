@@ -13,13 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.asks import Ask, exactly
-from tests.faults.memcached_talk import MemcachedTalk
 from tests.faults.resp_talk import parse, prepare
 from tests.faults.scripted import words
 from tests.harness import DEADLINE_S, wait_until
-
-ANY = Ask(b"", exactly(b""))
 
 
 def program(name: str, package: str) -> str:
@@ -73,6 +69,10 @@ class RealServer(ABC):
         self._child.wait()
         self._start()
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._child.send_signal(number)
+
     def close(self) -> None:
         self._child.kill()
         self._child.wait()
@@ -85,8 +85,8 @@ class RealServer(ABC):
     def prepare(self) -> None:
         """Put in what all clients expect; raises OSError as long as it does not answer."""
 
-    def count(self, key: bytes) -> int:
-        """Return a counter."""
+    def counts(self, keys: list[bytes]) -> list[int]:
+        """Return counters."""
         raise NotImplementedError
 
 
@@ -109,11 +109,15 @@ class Redis(RealServer):
             ):
                 raise ConnectionError("it loads its log")
 
-    def count(self, key: bytes) -> int:
-        """Its key ends with its database."""
+    def counts(self, keys: list[bytes]) -> list[int]:
+        """A key ends with its database."""
+        counts = []
         with self.connect() as sock:
-            sock.sendall(words("SELECT", key.rpartition(b":")[2]) + words("GET", key))
-            return int(_resp(sock, 2)[1] or 0)
+            for some in _portions(keys, 500):
+                asks = [words("SELECT", k.rpartition(b":")[2]) + words("GET", k) for k in some]
+                sock.sendall(b"".join(asks))
+                counts += [int(reply or 0) for reply in _resp(sock, 2 * len(some))[1::2]]
+        return counts
 
 
 class Memcached(RealServer):
@@ -132,14 +136,18 @@ class Memcached(RealServer):
             if not sock.recv(100).startswith(b"VERSION"):
                 raise ConnectionError("no version")
 
-    def count(self, key: bytes) -> int:
+    def counts(self, keys: list[bytes]) -> list[int]:
+        found: dict[bytes, int] = {}
         with self.connect() as sock:
-            sock.sendall(b"get %s\r\n" % key)
-            buf = bytearray()
-            while (found := MemcachedTalk.parse(buf, 0, ANY)) is None:
-                buf += sock.recv(4096)
-            lines = found[0].split(b"\r\n")
-            return int(lines[1]) if len(lines) > 2 else 0
+            for some in _portions(keys, 50):
+                sock.sendall(b"get %s\r\n" % b" ".join(some))
+                buf = bytearray()
+                while not buf.endswith(b"END\r\n"):
+                    buf += sock.recv(65_536)
+                lines = buf.split(b"\r\n")
+                for head, number in zip(lines[:-2:2], lines[1:-2:2], strict=True):
+                    found[bytes(head.split(b" ")[1])] = int(number)
+        return [found.get(key, 0) for key in keys]
 
 
 class Chronos(RealServer):
@@ -156,6 +164,18 @@ class Chronos(RealServer):
             sock.sendall(b"PING\n")
             if sock.recv(100) != b"PONG\n":
                 raise ConnectionError("no pong")
+
+
+SERVERS: dict[str, type[RealServer]] = {
+    "resp": Redis,
+    "memcached": Memcached,
+    "line": Chronos,
+    "http1": Chronos,
+}
+
+
+def _portions(keys: list[bytes], size: int) -> list[list[bytes]]:
+    return [keys[at : at + size] for at in range(0, len(keys), size)]
 
 
 def _resp(sock: socket.socket, count: int) -> list[Any]:

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tests.faults.scripted import expect, in_pieces, next_pipe, sharing, words
+from tests.faults.scripted import expect, in_pieces, next_pipe, sharing, transaction, words
 from tests.harness import Proxy, Rig, is_silent, receive_all, reset
 
 
@@ -123,6 +123,39 @@ def test_one_that_closes_while_it_blocks_does_not_keep_its_pipe_for_ever(rig: Ri
     client.close()
     server.settimeout(5)
     assert server.recv(100) == b""
+
+
+def test_one_that_half_closes_while_it_blocks_gets_what_it_waits_for(rig: Rig) -> None:
+    """Its half-close is passed on, because the pipe is its alone; what the server does is its."""
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    client = proxy.connect()
+    client.sendall(words("BLPOP", "queue", "0"))
+    client.shutdown(socket.SHUT_WR)
+    server = upstream.accept()
+    expect(server, words("BLPOP", "queue", "0"))
+    assert server.recv(100) == b""
+    server.sendall(b"*2\r\n$5\r\nqueue\r\n$1\r\nx\r\n")
+    assert receive_all(client) == b"*2\r\n$5\r\nqueue\r\n$1\r\nx\r\n"
+
+
+def test_those_whom_the_deadline_of_a_drain_cuts_are_given_no_pipe_by_one_another(
+    rig: Rig,
+) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    holder = proxy.connect()
+    server = transaction(holder, upstream)
+    waiting = [proxy.connect() for _ in range(8)]
+    for client in waiting:
+        client.sendall(words("INCR", "counter"))
+    proxy.figures_when(lambda f: f.backends[0].waiting == 8, "eight to wait")
+    proxy.bus.publish("drained", timeout_s=0.3)
+    assert b"INCR" not in receive_all(server)
+    assert proxy.await_phase("drained").figures.cut == 9
+    upstream.sock.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        upstream.accept()
 
 
 def _sessions(proxy: Proxy, count: int) -> None:

@@ -2,21 +2,11 @@
 
 import socket
 
-from tests.faults.scripted import expect, expect_end, next_pipe, sharing, words
-from tests.harness import Rig, Upstream, is_silent, receive, reset
+from tests.faults.scripted import expect, expect_end, next_pipe, sharing, transaction, words
+from tests.harness import Rig, is_silent, receive, reset
 
 TCP_ESTABLISHED = 1  # tcp_states.h; the first byte of struct tcp_info is the state
 HELLO = b"%1\r\n+proto\r\n:3\r\n"
-
-
-def transaction(client: socket.socket, upstream: Upstream) -> socket.socket:
-    """Begin one; returns the pipe it is on."""
-    client.sendall(words("MULTI"))
-    server = upstream.accept()
-    expect(server, words("MULTI"))
-    server.sendall(b"+OK\r\n")
-    expect(client, b"+OK\r\n")
-    return server
 
 
 def test_a_pipe_serves_others_after_exec_without_a_trace_of_the_transaction(rig: Rig) -> None:
@@ -159,6 +149,34 @@ def test_a_password_that_no_longer_holds_is_refused_where_it_once_held(rig: Rig)
     expect(owned, words("GET", "k"))
     owned.sendall(b"$1\r\nv\r\n")
     expect(client, b"$1\r\nv\r\n")
+
+
+def test_a_refusal_that_comes_in_two_reads_reaches_the_client_whole(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    client = proxy.connect()
+    client.sendall(words("AUTH", "wrong"))
+    server = upstream.accept()
+    expect(server, words("AUTH", "wrong"))
+    server.sendall(b"-WRONG")
+    assert is_silent(client, 0.2)
+    server.sendall(b"PASS no\r\n")
+    expect(client, b"-WRONGPASS no\r\n")
+    expect_end(server)
+
+
+def test_a_setups_reply_may_be_longer_than_a_slab(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream, slab_bytes=64, slabs=4)
+    client = proxy.connect()
+    client.sendall(words("HELLO", "3"))
+    server = upstream.accept()
+    expect(server, words("HELLO", "3"))
+    reply = b"%2\r\n+proto\r\n:3\r\n+text\r\n+" + b"x" * 300 + b"\r\n"
+    server.sendall(reply)
+    expect(server, words("HELLO", "3"))
+    server.sendall(reply)
+    expect(client, reply)
 
 
 def test_a_client_that_leaves_while_its_setup_is_under_way_leaves_nothing(rig: Rig) -> None:

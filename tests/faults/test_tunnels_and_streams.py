@@ -1,11 +1,12 @@
 """Requests that take a pipe for themselves: tunnels, and bodies too long to be held."""
 
+import contextlib
 from typing import Any
 
 import pytest
 
 from tests.faults.scripted import expect, expect_end, get, in_pieces, page, sharing, words
-from tests.harness import Rig, is_silent, receive, reset
+from tests.harness import DEADLINE_S, Rig, is_silent, receive, reset
 
 SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
 TINY: dict[str, Any] = {"slab_bytes": 64, "slabs": 4}
@@ -224,3 +225,51 @@ def test_more_than_a_slab_may_be_held_when_a_tunnel_opens(rig: Rig) -> None:
     expect(server, sent)
     server.sendall(SUBSCRIBED * 6)
     expect(client, SUBSCRIBED * 6)
+
+
+SIZE = 9_000_000
+EARLY = {
+    "resp": (
+        b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$%d\r\n" % SIZE, b"-ERR too large\r\n",
+        words("SUBSCRIBE", "c"), {words("RESET"): b"+RESET\r\n"},
+    ),
+    "memcached": (
+        b"set k 0 0 %d\r\n" % SIZE, b"SERVER_ERROR object too large for cache\r\n",
+        b"mg k v q\r\n", {b"version\r\n": b"VERSION 1.6.18\r\n"},
+    ),
+}  # fmt: skip
+"""A request's head, the answer to it, what begins a tunnel, and what the proxy itself may ask."""
+
+
+@pytest.mark.parametrize("protocol", EARLY)
+def test_a_tunnel_does_not_begin_behind_half_a_request(rig: Rig, protocol: str) -> None:
+    """It was answered early, and the server is slow to read on: its end waits to be sent."""
+    head, answer, tunnel, talk = EARLY[protocol]
+    upstream = rig.upstream(buffer_bytes=4096)
+    proxy = sharing(rig, protocol, upstream, slab_bytes=65_536, slabs=4)
+    client = proxy.connect()
+    client.sendall(head)
+    server = upstream.accept()
+    if protocol == "memcached":
+        expect(server, b"version\r\n")
+        server.sendall(talk[b"version\r\n"])
+    expect(server, head)
+    server.sendall(answer)
+    expect(client, answer)
+    body = bytes(SIZE) + b"\r\n"
+    rest = memoryview(body + tunnel)
+    client.setblocking(False)
+    came = bytearray()
+    while not came.endswith(tunnel):
+        with contextlib.suppress(BlockingIOError):  # ahead of the server, always
+            while rest:
+                rest = rest[client.send(rest) :]
+        if not is_silent(server, DEADLINE_S) and (data := server.recv(65_536)):
+            came += data
+        else:  # half a request was left behind with its pipe
+            server, came = upstream.accept(), bytearray(body)
+        for asked, reply in talk.items():
+            if came.endswith(asked):
+                del came[-len(asked) :]
+                server.sendall(reply)
+    assert came == body + tunnel

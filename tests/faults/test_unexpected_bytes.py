@@ -3,10 +3,17 @@
 import select
 import socket
 
+import pytest
+
 from tests.faults.scripted import expect, expect_end, get, page, sharing, words
-from tests.harness import DEADLINE_S, Rig, Upstream, is_silent
+from tests.harness import DEADLINE_S, Rig, Upstream, is_silent, receive_all
 
 EVIL = b"$4\r\nEVIL\r\n"
+NONSENSE = {
+    "resp": (words("GET", "a"), b"$1\r\nA\r\n", b"*1\r\n!\r\n", b"-ERR "),
+    "http1": (get("/a"), page(b"A"), b"GET /b HTTP/1.1\r\n: no name\r\n\r\n", b"HTTP/1.1 400 "),
+}
+"""A request, its reply, what is no request, and how its answer begins."""
 
 
 def test_bytes_on_an_idle_pipe_close_it_before_anybody_gets_them(rig: Rig) -> None:
@@ -121,6 +128,33 @@ def test_a_server_that_speaks_first_is_believed_nothing(rig: Rig) -> None:
     expect(server, words("GET", "a"))
     server.sendall(b"$1\r\nA\r\n")
     expect(client, b"$1\r\nA\r\n")
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("protocol", NONSENSE)
+def test_nonsense_behind_requests_is_answered_behind_their_replies(
+    rig: Rig, protocol: str, at_once: bool
+) -> None:
+    request, reply, nonsense, answer = NONSENSE[protocol]
+    upstream = rig.upstream()
+    proxy = sharing(rig, protocol, upstream)
+    client = proxy.connect()
+    client.sendall(request * 2 + (nonsense if at_once else b""))
+    server = upstream.accept()
+    expect(server, request)
+    if not at_once:
+        client.sendall(nonsense)
+    assert is_silent(client, 0.1)
+    server.sendall(reply)
+    expect(client, reply)
+    expect(server, request)
+    assert is_silent(client, 0.1)
+    server.sendall(reply)
+    expect(client, reply)
+    assert receive_all(client).startswith(answer)
+    assert is_silent(server, 0.05), "the pipe has done nothing wrong"
+    client.close()
+    proxy.figures_when(lambda f: f.sessions == 0, "the client to be closed")
 
 
 def _redialled(upstream: Upstream, client: socket.socket) -> socket.socket | None:
