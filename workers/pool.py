@@ -14,7 +14,6 @@ Pins may not take every pipe: one is left for those who share, if the budget has
 that is `parked`, out of the way of those who wait behind it, until another pin ends.
 """
 
-import errno
 import logging
 import random
 from collections import deque
@@ -27,8 +26,9 @@ from aegis.limits import GATHER_MAX, GROW_AFTER_S, LOOK_AHEAD, MAX_OPENING, TICK
 from workers.backend import Backend
 from workers.loop import Loop
 from workers.opening import Opening
+from workers.overdue import end_overdue
 from workers.pipe import Pipe
-from workers.server import CONNECTING, READY
+from workers.server import READY
 from workers.timers import Alarm
 
 if TYPE_CHECKING:
@@ -366,41 +366,12 @@ class Pool(Opening):
         if not connection_stays:
             self.backend.freed(pipe.target, self.loop)
 
-    # --- time ----------------------------------------------------------------------------------
-
     def _tend(self, now: float) -> float:
-        """Every tick: give up what takes too long, close what is old, keep the minimum open."""
+        """Every tick: end what is overdue, keep the minimum open."""
         for pipe in list(self.pipes):
-            if pipe.state < READY:
-                self._tend_opening(pipe, now)
-            elif pipe.owner is None and not (pipe.outstanding or pipe.retiring):
-                spare = len(self.pipes) > self.backend.pool_min
-                idle_max_s = self.backend.config.max_idle_s if spare else 0
-                if now > pipe.expires_at or 0 < idle_max_s < now - pipe.idle_since:
-                    self.retire(pipe)
-                    self.idle(pipe)
-            elif pipe.owner is None and not pipe.stuck:
-                self._tend_busy(pipe, now)
+            end_overdue(self, pipe, now)
         if len(self.pipes) < self.backend.pool_min and self.backend.open < self.backend.limit:
             self._grow(self._setup)
         if self.waiting:
             self._serve_all()
         return now + TICK_S
-
-    def _tend_opening(self, pipe: Pipe, now: float) -> None:
-        if now - pipe.dialled_at <= self.backend.config.connect_timeout_s:
-            return
-        if pipe.state == CONNECTING:
-            self.connect_failed(pipe, errno.ETIMEDOUT)
-        else:
-            pipe.lose("setup_timeout")
-
-    def _tend_busy(self, pipe: Pipe, now: float) -> None:
-        conf = self.backend.config
-        silent_s = now - pipe.heard_at
-        if 0 < conf.reply_timeout_s < silent_s:
-            pipe.lose("reply_timeout")
-        elif 0 < conf.server_fin_timeout_s < silent_s and pipe.abandoned:
-            pipe.lose("abandoned")
-        elif now > pipe.expires_at and not pipe.retiring:
-            self.retire(pipe)
