@@ -54,6 +54,8 @@ class Desired(msgspec.Struct, frozen=True, tag="desired"):
     """Instant at which sessions that still drain are cut; 0 while the goal is `serving`."""
     shares: dict[int, dict[str, int]] = {}
     """Pid → backend → how many connections the worker may have, where there is a limit."""
+    workers: int = 0
+    """How many workers there are, which may have changed since a worker's Boot; 0: as it was."""
     retired: dict[int, float] = {}
     """Pid of each worker that is to leave its slot → instant at which it cuts the rest."""
     closing: dict[int, list[str]] = {}

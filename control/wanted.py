@@ -40,6 +40,7 @@ class Wanted:
             goal=supervisor.goal,
             deadline=self.deadline,
             shares=supervisor.shares.of(p.pid for p in supervisor.processes),
+            workers=len(supervisor.seats),
             retired=supervisor.retired,
             closing=supervisor.closing,
             doors_close_at=self.doors_close_at,

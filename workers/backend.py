@@ -63,8 +63,7 @@ class Backend:
 
     __slots__ = (
         "_claimants", "_ended", "_least_conn", "_turn", "config", "drained", "limit", "open",
-        "pool_min",
-        "pools", "servers",
+        "pool_min", "pools", "servers",
     )  # fmt: skip
 
     def __init__(self, conf: config.Backend, slot: int, workers: int = 1) -> None:
@@ -80,10 +79,16 @@ class Backend:
         self.open = 0
         self.drained = 0
         """Bits of the servers that get nobody new."""
-        self.pool_min = conf.pool_min // workers + (slot < conf.pool_min % workers)
+        self.pool_min = 0
         """This worker's share of pool_min."""
+        self.divide_minimum(slot, workers)
         self.pools: list[Shrinkable] = []
         """Who may have connections to spare for others of the backend."""
+
+    def divide_minimum(self, slot: int, workers: int) -> None:
+        """Take this worker's part of the pipes to be kept open."""
+        whole, rest = divmod(self.config.pool_min, workers)
+        self.pool_min = whole + (slot < rest)
 
     def claim(self, claimant: Claimant) -> bool:
         """Whether a connection may be opened now; if not, its `room` is called when one may."""

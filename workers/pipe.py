@@ -261,6 +261,7 @@ class Pipe(ServerEnd):
         if self.stuck is None or self.state == CLOSED:
             return
         stop, done = self.stuck
+        self.heard_at = self.loop.now  # what the server has said since was not read
         entry = self._owed[0]
         self._start += entry[0].deliver(self._slab.view[self._start : stop])
         if self._start < stop:

@@ -143,6 +143,11 @@ class Worker:
         self._controller, self._epoch = desired.controller, desired.epoch
         self._share(desired.shares.get(os.getpid(), {}))
         deadline = desired.retired.get(os.getpid())
+        for backend in self._backends:
+            if deadline is not None:
+                backend.pool_min = 0  # a successor keeps them
+            elif desired.workers:
+                backend.divide_minimum(self._boot.slot, desired.workers)
         if deadline is not None:
             if desired.goal != "serving":
                 deadline = min(deadline, desired.deadline)

@@ -129,7 +129,10 @@ def test_the_server_never_sees_a_ninth_connection_and_no_client_starves(
 
 def test_pool_min_is_divided_over_the_workers(rig: Rig, proxies: Proxies) -> None:
     upstream = rig.upstream()
-    sharing(proxies, upstream.address, pool_min=3)
+    aegis = sharing(proxies, upstream.address, pool_min=3, max_idle_s=0.2)
     for _ in range(3):
         upstream.accept()
     assert is_silent(upstream.sock, 0.5), "each worker keeps as many as both should"
+    aegis.done("scale", "3")
+    upstream.accept()  # the third worker's, which one of the others gives up
+    assert is_silent(upstream.sock, 0.5), "the workers that were there keep as many as before"
