@@ -10,21 +10,18 @@ clients are in this process, or with `--processes` in others.
 
 import argparse
 import contextlib
-import json
 import random
 import secrets
-import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from aegis.figures import Figures
 from tests.faults.accounts import MAX_FOUND, Accounts
-from tests.faults.crowd import TALKS, Crowd
-from tests.faults.poller import READ, Poller
+from tests.faults.crowd import TALKS, Crowd, OtherCrowd
+from tests.faults.poller import Poller
 from tests.faults.servers import SERVERS, RealServer
 from tests.faults.shim import Shim
 from tests.harness import DEADLINE_S, Proxy, Rig
@@ -33,57 +30,6 @@ MAX_GROWTH_BYTES = 64 << 20
 """Of the worker over a run: its slabs are there from the start, so 500 clients' sessions."""
 MAX_DRAIN_S = 60.0
 """For the clients to come to their end once enough has been asked."""
-ROOT = Path(__file__).parents[2]
-
-
-class OtherCrowd:
-    """A crowd in a process of its own."""
-
-    def __init__(self, poller: Poller, accounts: Accounts, task: dict[str, Any]) -> None:
-        self.poller = poller
-        self.accounts = accounts
-        self.asked = self.answered = 0
-        self.ended = False
-        self._line = bytearray()
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.crowd"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-        )
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        self._stdin, self._stdout = self._child.stdin, self._child.stdout
-        self._stdin.write(json.dumps(task).encode() + b"\n")
-        self._stdin.flush()
-        poller.add(self._stdout.fileno(), READ, self._told)
-
-    def _told(self, mask: int) -> None:
-        data = self._stdout.read1(1 << 20)  # type: ignore[attr-defined]
-        self._line += data
-        while (stop := self._line.find(b"\n")) >= 0:
-            said = json.loads(self._line[:stop])
-            del self._line[: stop + 1]
-            if isinstance(said, dict):
-                self.accounts.add(said)
-            else:
-                self.asked, self.answered = said
-        if not data:
-            self.close()
-
-    def stop(self) -> None:
-        """Let no more be asked."""
-        self._stdin.close()
-
-    def close(self) -> None:
-        if not self.ended:
-            self.ended = True
-            self.poller.remove(self._stdout.fileno())
-            self._stdin.close()
-            self._stdout.close()
-            self._child.kill()
-            if self._child.wait() > 0:
-                self.accounts.wrong("a process with clients has failed")
 
 
 class Run(Accounts):

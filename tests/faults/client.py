@@ -11,7 +11,7 @@ import random
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from tests.faults.accounts import Accounts
@@ -81,7 +81,7 @@ class Client:
 
     # --- what it does --------------------------------------------------------------------------
 
-    def _live(self) -> Iterator[int]:
+    def _live(self) -> Generator[int, None, None]:
         left = int(2 ** self.rng.uniform(0, 9))
         while left > 0 and not self.broken:
             batch: list[Ask] = []
@@ -234,7 +234,7 @@ class Client:
         for ask in self.due:
             if ask.counter:
                 self.accounts.unsure[ask.counter] += 1
-        self._life.close()  # type: ignore[attr-defined]
+        self._life.close()
         self._parted(self)
 
     # --- replies -------------------------------------------------------------------------------

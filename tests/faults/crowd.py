@@ -6,9 +6,12 @@ Closing its standard input ends it before its time.
 """
 
 import json
+import os
 import random
+import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -28,6 +31,7 @@ TALKS: dict[str, type[Talk]] = {
     "http1": Http1Talk,
 }
 SWEEP_S = 0.5
+ROOT = Path(__file__).parents[2]
 
 
 class Crowd:
@@ -106,6 +110,56 @@ class Crowd:
             client.expire()
         if not self.ended:
             self.poller.later(SWEEP_S, self._sweep)
+
+
+class OtherCrowd:
+    """A crowd in a process of its own."""
+
+    def __init__(self, poller: Poller, accounts: Accounts, task: dict[str, Any]) -> None:
+        self.poller = poller
+        self.accounts = accounts
+        self.asked = self.answered = 0
+        self.ended = False
+        self._line = bytearray()
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.crowd"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+        )
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._stdin, self._stdout = self._child.stdin, self._child.stdout
+        self._stdin.write(json.dumps(task).encode() + b"\n")
+        self._stdin.flush()
+        poller.add(self._stdout.fileno(), READ, self._told)
+
+    def _told(self, mask: int) -> None:
+        data = os.read(self._stdout.fileno(), 1 << 20)
+        self._line += data
+        while (stop := self._line.find(b"\n")) >= 0:
+            said = json.loads(self._line[:stop])
+            del self._line[: stop + 1]
+            if isinstance(said, dict):
+                self.accounts.add(said)
+            else:
+                self.asked, self.answered = said
+        if not data:
+            self.close()
+
+    def stop(self) -> None:
+        """Let no more be asked."""
+        self._stdin.close()
+
+    def close(self) -> None:
+        if not self.ended:
+            self.ended = True
+            self.poller.remove(self._stdout.fileno())
+            self._stdin.close()
+            self._stdout.close()
+            self._child.kill()
+            if self._child.wait() > 0:
+                self.accounts.wrong("a process with clients has failed")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import random
 import socket
+from collections.abc import Callable
 
 from tests.faults.accounts import Accounts
 from tests.faults.client import SILENCE_S
@@ -118,7 +119,7 @@ class Seat:
         else:
             self._leave(f"raw: {errno.errorcode.get(code, code)}")
 
-    def _watch(self, sock: socket.socket):  # type: ignore[no-untyped-def]
+    def _watch(self, sock: socket.socket) -> Callable[[], None]:
         def look() -> None:
             if self._sock is not sock or sock.fileno() < 0:
                 return
