@@ -112,9 +112,13 @@ def _raise_fd_limit() -> None:
     """Allow as many fds as the hard limit does; workers inherit it. A session takes two."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    log.info("at most %d fds, about %d sessions, in each worker", hard, hard // 2)
     if hard < FEW_FDS:
-        log.warning("few fds: raise LimitNOFILE= of the service, or `ulimit -Hn`")
+        log.warning(
+            "only %d fds, about %d sessions, in each worker: raise LimitNOFILE= of the service, "
+            "or `ulimit -Hn`",
+            hard,
+            hard // 2,
+        )
 
 
 def _main(

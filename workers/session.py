@@ -26,7 +26,7 @@ from aegis.limits import TICK_S
 from workers.backend import Server
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
 from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE, Loop
-from workers.tcp import LOST, unsent
+from workers.tcp import LOST, SHORTAGES, unsent
 from workers.timers import UNARMED
 
 if TYPE_CHECKING:
@@ -36,16 +36,6 @@ if TYPE_CHECKING:
 UP, DOWN = 0, 1
 _RESETS: tuple[CloseReason, ...] = ("client_reset", "server_reset")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-_SHORTAGES = {
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOBUFS,
-    errno.ENOMEM,
-    errno.EADDRNOTAVAIL,  # every local port to this server is in use
-    errno.EAGAIN,  # a unix socket whose backlog is full (unix(7)); a TCP connect never says so
-}
-"""What is wrong here and passes by itself: worth another try with the same server."""
-
 log = logging.getLogger(__name__)
 
 
@@ -53,9 +43,10 @@ class Session:
     """One session; made by its listener, which it tells when it has closed."""
 
     __slots__ = (
-        "_client_mask", "_dialled_at", "_down", "_first_end", "_give_up_at", "_queued",
-        "_resetting", "_server_mask", "_tried", "_up", "accepted_at", "active_at", "bytes",
-        "client", "listener", "loop", "note", "server", "slot", "target", "worker_figures",
+        "_client_mask", "_dialled_at", "_down", "_first_end", "_give_up_at", "_look_at",
+        "_queued", "_resetting", "_server_mask", "_tried", "_up", "accepted_at", "active_at",
+        "bytes", "client", "listener", "loop", "note", "server", "slot", "target",
+        "worker_figures",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket.socket) -> None:
@@ -77,6 +68,7 @@ class Session:
         self._down: Flow | None = None
         self._first_end: CloseReason | None = None
         self._queued = False  # waiting for room in the backend's budget
+        self._look_at = float("inf")  # when the wheel looks at it, at the latest
         self._resetting: CloseReason | None = None  # until the client has taken what it was sent
 
     # --- dialling ------------------------------------------------------------------------------
@@ -104,7 +96,6 @@ class Session:
     def room(self) -> None:
         """There is room in the budget."""
         self._queued = False
-        self.loop.wheel.disarm(self)
         self.dial()
 
     def dial(self, failure: CloseReason = "connect_failed") -> None:
@@ -138,7 +129,7 @@ class Session:
                 self.loop.add(sock.fileno(), WRITE, self, self)
                 return True
             sock.close()
-        if code in _SHORTAGES:
+        if code in SHORTAGES:
             self.target = target  # without a socket: `expire` tries it again
             self._rearm(self.loop.now + TICK_S)
             return True
@@ -280,13 +271,13 @@ class Session:
             return
         if self._first_end is None:
             self._first_end = "client_eof" if flow.way == UP else "server_eof"
+        if self._up.state == ENDED and self._down.state == ENDED:
+            self.close(self._first_end)  # says to the sink what a shutdown would
+            return
         try:
             flow.sink.shutdown(socket.SHUT_WR)
         except OSError as error:  # ENOTCONN: it was reset meanwhile
             self.sink_broke(flow, error)
-            return
-        if self._up.state == ENDED and self._down.state == ENDED:
-            self.close(self._first_end)
             return
         self.wait()
         self.active_at = self.loop.now
@@ -300,6 +291,13 @@ class Session:
 
     def expire(self, now: float) -> float:
         """Give up a connect, end an idle session; tell when to look again."""
+        self._look_at = float("inf")  # the wheel has let go of it
+        due = self._end_if_overdue(now)
+        if due:
+            self._look_at = due
+        return due
+
+    def _end_if_overdue(self, now: float) -> float:
         if self._resetting is not None:
             if now < self._give_up_at and unsent(self.client):
                 return now + TICK_S
@@ -345,8 +343,11 @@ class Session:
         return limit or float("inf"), reason
 
     def _rearm(self, due: float) -> None:
-        self.loop.wheel.disarm(self)
-        self.loop.wheel.arm(self, due)
+        """Be looked at by then; being looked at too early costs less than moving each time."""
+        if due < self._look_at:
+            self._look_at = due
+            self.loop.wheel.disarm(self)
+            self.loop.wheel.arm(self, due)
 
     def _reset(self, reason: CloseReason) -> None:
         """Pass a reset on; a server's, once the client has taken what was written before it.

@@ -6,6 +6,16 @@ import socket
 import sys
 import termios
 
+SHORTAGES = {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EADDRNOTAVAIL,  # every local port to this server is in use
+    errno.EAGAIN,  # a unix socket whose backlog is full (unix(7)); a TCP connect never says so
+}
+"""What is wrong here and passes by itself: worth another try with the same server."""
+
 LOST = {
     errno.ETIMEDOUT,
     errno.EHOSTUNREACH,

@@ -147,6 +147,6 @@ def test_any_split_of_any_input_gives_the_commands_of_the_whole(
 @given(key=st.binary(min_size=1), value=st.binary())
 def test_a_value_is_kept_exactly(key: bytes, value: bytes) -> None:
     key = key.translate(None, b" \n\r") or b"k"
-    value = value.translate(None, b"\n").removesuffix(b"\r")
+    value = value.translate(None, b"\n").rstrip(b"\r")  # one CR belongs to the line's end
     sent = b"SET " + key + b" " + value
     assert commands([sent + b"\n"]) == [Command(Verb.SET, key, value)]
