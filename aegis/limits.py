@@ -52,7 +52,6 @@ FLAPPING_WINDOW_S = 60.0
 MESSAGE_BYTES = 1 << 20  # a larger one is dropped by ZeroMQ itself (ZMQ_MAXMSGSIZE)
 SEND_HWM = 1_000  # messages queued for a peer that does not read; beyond that they are dropped
 REPORTS_HWM = 64  # reports and telemetry queued for a peer that is away or slow; a minute of them
-CLAIM_PATIENCE_S = 0.2  # a reader of a claim holds its lock for microseconds
 REQUEST_TIMEOUT_S = 5.0  # the controller answers from memory; slower means it is stuck or gone
 
 # --- exporter --------------------------------------------------------------------------------

@@ -1,10 +1,15 @@
 """The runtime directory, and who is alive in it.
 
-Every process of Aegis holds an flock(2) on a file of its own, NAME.pid, as long as it lives, and
-the file says who it is. The kernel drops the lock with the process, so a lock that is held means
-alive and a stale file is told from a live one without trusting a pid:
+Every process of Aegis holds a lock on a file of its own, NAME.pid, as long as it lives, and the
+file says who it is. The kernel drops the lock with the process, so a lock that is held means alive
+and a stale file is told from a live one without trusting a pid:
 
     controller.pid   exporter.pid   worker-SLOT-PID.pid      JSON, a Claim
+
+The lock is an open file description's, on one byte (F_OFD_SETLK, fcntl(2)): it lives through
+execve(2) with its fd, and F_OFD_GETLK looks at it without taking it, so that who only looks never
+gets in the way of who starts. A second byte, the gate, is held for the few calls in which a file
+becomes somebody's or is unlinked.
 
 A process is signalled through a pidfd that was opened while its lock was held, so never one that
 got the pid later (pidfd_open(2)).
@@ -16,6 +21,7 @@ import fcntl
 import os
 import signal
 import stat
+import struct
 import time
 from pathlib import Path
 from typing import Literal
@@ -23,12 +29,13 @@ from typing import Literal
 import msgspec
 
 from aegis.errors import AegisError
-from aegis.limits import CLAIM_PATIENCE_S
 
 MAX_DIRECTORY_BYTES = 80  # of the 107 that a unix socket's path may have (unix(7))
 SOCKET_FILES = ("commands.ipc", "reports.ipc", "requests.ipc")
 EXPORTER_LEDGER_FILE = "exporter.counters"
 EXPORTER_FILES = ("telemetry.ipc", "sessions.ipc", EXPORTER_LEDGER_FILE)
+_HELD, _GATE = 0, 1  # bytes of a claim's file
+_FLOCK = "hhqqi0q"  # struct flock with 64-bit offsets: type, whence, start, length, pid
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -107,28 +114,24 @@ def take_claim(runtime_dir: Path, claim: Claim) -> int:
         AegisError: the file cannot be written.
     """
     path = runtime_dir / claim.file_name
-    deadline = time.monotonic() + CLAIM_PATIENCE_S
     while True:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise AegisError(f"{path}: {error.strerror}") from None
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            if time.monotonic() < deadline:  # perhaps only somebody who reads it
-                time.sleep(0.005)
-                continue
-            holder = read_claim(path)
-            pid = f" (pid {holder.pid})" if holder else ""
-            raise AlreadyRunningError(f"another {claim.role}{pid} runs in {runtime_dir}") from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(fd), path.stat()):
-                break
+        _lock(fd, _GATE, fcntl.F_OFD_SETLKW)
+        ours = _lock(fd, _HELD)
+        if _stands_at(path, fd):
+            break
         os.close(fd)  # unlinked between our open and our lock: it is nobody's file now
+    if not ours:
+        os.close(fd)
+        holder = read_claim(path)
+        pid = f" (pid {holder.pid})" if holder else ""
+        raise AlreadyRunningError(f"another {claim.role}{pid} runs in {runtime_dir}")
     os.ftruncate(fd, 0)
     os.write(fd, msgspec.json.encode(claim))
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, _GATE))
     return fd
 
 
@@ -142,7 +145,7 @@ def read_claim(path: Path) -> Claim | None:
     deadline = time.monotonic() + 1.0
     while True:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -150,26 +153,49 @@ def read_claim(path: Path) -> Claim | None:
                 return None
             raise
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: readers do not meet
-        except BlockingIOError:
+            if not _is_held(fd):
+                _unlink_stale(path, fd)
+                return None
             with contextlib.suppress(msgspec.MsgspecError):
                 return msgspec.json.decode(os.read(fd, 4096), type=Claim)
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(0.005)  # locked, not yet written: its owner is between the two calls
-        else:
-            _unlink_stale(path, fd)
-            return None
         finally:
             os.close(fd)
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.005)  # held, not yet written: its owner is between the two calls
 
 
 def _unlink_stale(path: Path, fd: int) -> None:
-    """Unlink the file that `fd` is, unless another stands there by now, which may be held."""
-    with contextlib.suppress(BlockingIOError, FileNotFoundError):
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as we have it the path stays
-        if os.path.samestat(os.fstat(fd), path.stat()):
-            path.unlink()
+    """Unlink the file that `fd` is, unless it has become somebody's, or another stands there."""
+    if _lock(fd, _GATE) and not _is_held(fd) and _stands_at(path, fd):
+        path.unlink(missing_ok=True)
+
+
+def _stands_at(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(fd: int, byte: int, how: int = fcntl.F_OFD_SETLK) -> bool:
+    """Lock a byte of an open file; False when another open file has it."""
+    try:
+        fcntl.fcntl(fd, how, _flock(fcntl.F_WRLCK, byte))
+    except (BlockingIOError, PermissionError):  # EAGAIN or EACCES (fcntl(2))
+        return False
+    return True
+
+
+def _is_held(fd: int) -> bool:
+    """Whether another open file holds the claim."""
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, _HELD))
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
+
+
+def _flock(kind: int, byte: int) -> bytes:
+    """Return a struct flock for one byte; l_pid must be 0 with an open file description's lock."""
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0)
 
 
 def living(runtime_dir: Path) -> list[Claim]:
