@@ -223,9 +223,10 @@ class SharedSession(PoolClient):
     def pipe_lost(self, pipe: Pipe, replies: int, *, begun: bool, why: str) -> None:
         """The pipe is gone, and with it so many replies."""
         self.outstanding -= replies
+        switching, self._switching = self._switching, False
         if self.pipe is pipe:
             self.pipe = None
-            self.alone = self.used = self._switching = False
+            self.alone = self.used = False
         if self._gone or self._ending is not None:
             return
         error = self.pool.framer.error(why) if replies else b""
@@ -235,7 +236,10 @@ class SharedSession(PoolClient):
             self.say(error if fatal else error * replies)
         if fatal:
             self.finish("server_lost")
-        elif not self.outstanding:
+            return
+        if switching:  # the server has not said that it holds
+            self.switch_back(self._undo)
+        if not self.outstanding:
             self._settled()
 
     def tunnel(self, pipe: Pipe) -> None:

@@ -106,6 +106,24 @@ def test_a_setup_that_is_refused_is_the_clients_answer_and_no_pipe_keeps_it(rig:
     expect(other, b"$1\r\nA\r\n")
 
 
+def test_a_switch_whose_reply_is_lost_leaves_the_client_as_it_was(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream, backend={"max_connections": 2})
+    client = proxy.connect()
+    client.sendall(words("SELECT", "5"))
+    fifth = upstream.accept()
+    expect(fifth, words("SELECT", "5"))  # the setup
+    fifth.sendall(b"+OK\r\n")
+    expect(fifth, words("SELECT", "5"))  # the client's own
+    fifth.close()
+    expect(client, b"-ERR aegis: server_lost\r\n")
+    client.sendall(words("GET", "a"))
+    plain = upstream.accept()
+    expect(plain, words("GET", "a"))
+    plain.sendall(b"$1\r\nA\r\n")
+    expect(client, b"$1\r\nA\r\n")
+
+
 def test_a_switch_that_is_refused_leaves_the_client_as_it_was(rig: Rig) -> None:
     upstream = rig.upstream()
     proxy = sharing(rig, "resp", upstream, backend={"max_connections": 2})
