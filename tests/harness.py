@@ -369,6 +369,14 @@ class Proxy:
     def figures(self) -> Figures:
         return self.bus.ask(self.worker.pid)
 
+    def fds(self) -> int:
+        """Count the worker's fds; what it closed for good in the turn of its last answer is gone.
+
+        A turn closes at its end and may answer before: with the next answer it is over.
+        """
+        self.figures()
+        return int(self.worker.process.num_fds())
+
     def figures_when(self, condition: Callable[[Figures], bool], what: str) -> Figures:
         """Return the first worker's figures once the condition holds."""
 

@@ -26,6 +26,7 @@ def test_what_waits_at_a_hung_worker_is_served_by_its_successor(
     wait_until(
         lambda: hung not in [p.pid for p in aegis.processes()], "the hung one ends", PATIENCE_S
     )
+    wait_until(lambda: len(aegis.workers()) == 1, "the controller has reaped it")
     (worker,) = aegis.workers()
     assert (worker.restarts, worker.last_exit) == (1, f"pid {hung} hung")
 
