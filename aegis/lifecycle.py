@@ -36,6 +36,7 @@ CloseReason = Literal[
     "queue_timeout",  # waited for a connection in vain
     "server_lost",  # a pipe ended with replies of this client due
     "slow_client",  # held up a pipe that others waited for
+    "slow_request",  # half a request was held for longest when the memory for halves was used up
     "protocol_error",  # the client's bytes are not the listener's protocol
     "refused_request",  # a request that the protocol's framer refuses, or a client that said quit
     "drained",  # between two requests, because the worker drains

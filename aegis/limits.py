@@ -20,6 +20,7 @@ CONNECT_ATTEMPTS = 8  # a ceiling on `connect_attempts`; each costs a client its
 REFUSE_SETTLE_S = 0.05  # a drain waits this long for handshakes under way before it closes the port
 
 # --- hot pipes -------------------------------------------------------------------------------
+HALVES_BYTES = 1 << 20  # what halves of requests may take in all, however small the slabs are
 MAX_PIPELINED = 4_096  # replies one client may have outstanding before it is read no further
 GATHER_MAX = 32  # replies a pipe may owe before a turn's next request goes to another pipe
 MAX_OPENING = 4  # pipes being opened at once for those of one setup who will share them

@@ -28,6 +28,7 @@ TERMINATIONS: dict[CloseReason, str] = {
     "queue_timeout": "sQ",
     "server_lost": "SD",
     "slow_client": "cD",
+    "slow_request": "cR",
     "protocol_error": "PR",
     "refused_request": "PR",
     "drained": "K-",

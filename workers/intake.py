@@ -6,13 +6,12 @@
 Invariants:
 - What was scanned is never scanned again: the parser's state has moved on. What was scanned and
   cannot be sent is `pending`: indexes into what is held, which `_shift` keeps right.
-- Held input is a bytearray of its own length, so half a request costs what it has; all of it
-  together is bounded (Loop.held_bytes_max). Beyond the bound a client peeks, uses what is whole,
-  and leaves the half in the kernel until the next tick: halves slow only those who send them.
+- Held input is a bytearray of its own length, at most a slab: half a request costs what it has.
+  What waits for a server or a pipe is not read on; what waits for the client itself, halves of
+  requests, is bounded over all clients (workers/halves.py).
 """
 
-import contextlib
-from socket import MSG_PEEK, MSG_TRUNC, socket
+from socket import socket
 from typing import TYPE_CHECKING
 
 from aegis.framers.contract import Special
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 class Intake(ClientEnd):
     """The input side of a client; SharedSession says what `process` does with it."""
 
-    __slots__ = ("_going_on", "_recv_into", "held", "pending", "starved", "streaming")
+    __slots__ = ("_going_on", "_recv_into", "held", "pending", "streaming")
 
     def __init__(self, listener: "Listener", client: socket) -> None:
         """Take over an accepted, non-blocking client."""
@@ -35,8 +34,6 @@ class Intake(ClientEnd):
         self.held: bytearray | None = None
         self.pending: tuple[int, int, Special | None] | None = None
         """Of what is held: index behind a run that was scanned, the run's replies, what follows."""
-        self.starved = False
-        """Half a request waits in the kernel: look again at the next tick."""
         self.streaming = False
         """A request that is too long to be held goes on piece by piece."""
         self._going_on = False
@@ -51,13 +48,10 @@ class Intake(ClientEnd):
             return
         loop = self.loop
         buffer, view = loop.slabs.hot
-        held, scarce, room = self.held, False, 0
-        if held is not None:
-            room = max(1, len(buffer) - len(held))  # never more than a slab
-        elif loop.held_bytes > loop.held_bytes_max:
-            scarce = not self._lingering
+        held = self.held
+        room = 0 if held is None else max(1, len(buffer) - len(held))  # never more than a slab
         try:
-            count = self._recv_into(buffer, room, MSG_PEEK if scarce else 0)
+            count = self._recv_into(buffer, room)
         except BlockingIOError:
             return
         except OSError:
@@ -68,39 +62,24 @@ class Intake(ClientEnd):
                 self.client_ended()
             return
         self.active_at = loop.now
+        self.bytes[0] += count
         if held is not None:
             held += view[:count]
-            loop.held_bytes += count
-            self.bytes[0] += count
             self.go_on()
             return
         used = self.process(buffer, view, 0, count)
-        if scarce:
-            count = self._consume(buffer, used, count)
-        self.bytes[0] += count
         if used < count:
             self._hold(view, used, count)
             self.update()
         elif self.streaming:  # its pipe may be full; else nothing waits, so what is read stays so
             self.update()
 
-    def _consume(self, buffer: bytearray, used: int, count: int) -> int:
-        """After a peek: take what was used; the rest only if it was scanned. Returns how much."""
-        if not self._gone and self.pending is None and used < count:
-            self.starved = True
-            self.rearm()
-            count = used
-        if count:  # also if a tunnel has it now: it was given these bytes
-            with contextlib.suppress(OSError):
-                self.client.recv_into(buffer, count, MSG_TRUNC)
-        return count
-
     def _hold(self, view: memoryview, start: int, end: int) -> None:
         if self._gone or self._ending is not None:
             return
         self.held = bytearray(view[start:end])
-        self.loop.held_bytes += end - start
         self._shift(start)
+        self._note_half()
 
     def _shift(self, by: int) -> None:
         """Count what is pending from where the held input now starts."""
@@ -124,25 +103,35 @@ class Intake(ClientEnd):
             self._going_on = False
         if self._gone:
             return
-        self.loop.held_bytes -= used
         if used == len(held):
             self.held = None
         elif used:
             del held[:used]
             self._shift(used)
+        self._note_half()
         self.update()
         self.end_if_done()
 
+    def _note_half(self) -> None:
+        """Have what is held counted if it is the client that everything waits for."""
+        if self.held is not None and self.may_read():
+            self.loop.halves.keep(self, len(self.held))
+        else:
+            self.loop.halves.forget(self)
+
     def forget_input(self) -> None:
         """Drop what is held."""
-        if self.held is not None:
-            self.loop.held_bytes -= len(self.held)
-            self.held = None
+        self.held = None
+        self.loop.halves.forget(self)
 
     # --- for the session -----------------------------------------------------------------------
 
     def process(self, buffer: bytearray, view: memoryview, start: int, end: int) -> int:
         """Send on what can be of buffer[start:end]; returns up to where."""
+        raise NotImplementedError
+
+    def too_slow(self) -> None:
+        """End a client whose half request must make room."""
         raise NotImplementedError
 
     def end_if_done(self) -> None:

@@ -22,7 +22,8 @@ from time import monotonic
 from typing import Protocol
 
 from aegis.figures import TURN_BOUNDS_S, Figures
-from aegis.limits import EVENTS_PER_TURN
+from aegis.limits import EVENTS_PER_TURN, HALVES_BYTES
+from workers.halves import Halves
 from workers.slab import Slabs
 from workers.timers import Wheel
 
@@ -93,7 +94,7 @@ class Loop:
 
     __slots__ = (
         "_after", "_doomed", "_epoll", "_figures", "_later", "_readers", "_running", "_writers",
-        "held_bytes", "held_bytes_max", "now", "slabs", "wheel",
+        "halves", "now", "slabs", "wheel",
     )  # fmt: skip
 
     def __init__(self, slabs: Slabs, figures: Figures) -> None:
@@ -106,9 +107,7 @@ class Loop:
         self._figures = figures
         self._running = True
         self.slabs = slabs
-        self.held_bytes = 0
-        """Input that sessions hold because it cannot go on yet."""
-        self.held_bytes_max = len(slabs.hot.buffer) * (len(slabs.spare) + 1)
+        self.halves = Halves(max(HALVES_BYTES, len(slabs.hot.buffer) * (len(slabs.spare) + 1)))
         self.now = monotonic()
         """Instant of this turn."""
         self.wheel = Wheel(self.now)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from aegis.framers.contract import ProtocolError, Special, Verdict
 from aegis.lifecycle import CloseReason
-from aegis.limits import MAX_PIPELINED, TICK_S
+from aegis.limits import MAX_PIPELINED
 from workers.loop import READ
 from workers.pipe import Pipe
 from workers.pool import Pool
@@ -272,9 +272,6 @@ class SharedSession(PoolClient):
 
     def expire(self, now: float) -> float:
         """End what has waited too long; tell when to look again."""
-        if self.starved:
-            self.starved = False
-            self.update()
         if now >= self.until:
             self.until = float("inf")
             if self.waiting:
@@ -290,6 +287,13 @@ class SharedSession(PoolClient):
         if now >= self.active_at + limit:
             self.close("idle_timeout")
         return 0.0 if self._gone else min(self.until, self.active_at + limit)
+
+    def too_slow(self) -> None:
+        """Half a request has taken longer than anybody's, and others need the memory."""
+        self.forget_input()
+        if not self.outstanding:  # else the error would come before the replies that are due
+            self.say(self.pool.framer.error("client_timeout"))
+        self.finish("slow_request")
 
     def client_ended(self) -> None:
         """The client has closed its half: what it asked for before is answered first."""
@@ -346,7 +350,6 @@ class SharedSession(PoolClient):
             self._eof
             or self._blocked
             or self.waiting
-            or self.starved
             or self.pending is not None
             or self._ending is not None
             or (self.held is not None and (self._switching or self.outstanding >= self._limit))
@@ -354,7 +357,7 @@ class SharedSession(PoolClient):
 
     def rearm(self) -> None:
         """Be looked at when the next deadline comes."""
-        due = self.loop.now + TICK_S if self.starved else self.until
+        due = self.until
         idle_s = self.listener.config.idle_timeout_s
         due = min(due, self.active_at + idle_s) if idle_s else due
         self.loop.wheel.disarm(self)

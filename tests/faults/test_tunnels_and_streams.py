@@ -193,26 +193,6 @@ def test_a_client_that_says_connection_close_is_closed_and_the_pipe_is_not(rig: 
     expect(other, page(b"2"))
 
 
-def test_what_enters_a_tunnel_while_input_is_scarce_enters_it_once(rig: Rig) -> None:
-    """Halves of requests have used up what may be held, so clients are peeked at, then read."""
-    upstream = rig.upstream()
-    proxy = sharing(rig, "resp", upstream, **TINY)
-    client = proxy.connect()
-    client.sendall(words("GET", "a"))
-    server = upstream.accept()
-    expect(server, words("GET", "a"))
-    server.sendall(b"+A\r\n")
-    expect(client, b"+A\r\n")
-    for _ in range(12):
-        proxy.connect().sendall(b"*2\r\n$3\r\nGET\r\n$40\r\nhalf of a request")
-    taken = 12 * len(b"*2\r\n$3\r\nGET\r\n$40\r\nhalf of a request")
-    proxy.figures_when(lambda f: f.listeners[0].bytes[0] > taken // 2, "the halves to be taken")
-    sent = words("SUBSCRIBE", "c") + words("PING", "token-of-some-length-so-that-it-is-cut")
-    client.sendall(sent)
-    expect(server, sent)
-    assert is_silent(server, 0.1)
-
-
 def test_more_than_a_slab_may_be_held_when_a_tunnel_opens(rig: Rig) -> None:
     upstream = rig.upstream()
     proxy = sharing(rig, "resp", upstream, **TINY)
