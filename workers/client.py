@@ -7,6 +7,10 @@
 
 A close over unread bytes makes the kernel reset the connection, which destroys the answer that went
 before it, so a close of ours lingers (RFC 9112, 9.6; it holds for every protocol).
+
+What is out of the ordinary with a client is a bit of its `state`. 0 is the ordinary client, between
+two requests or owed replies and nothing else: requests and replies of such go the quick way, which
+looks at this one number (SharedSession.on_readable, Pipe._deal) and changes none of the bits.
 """
 
 from socket import SHUT_WR, socket
@@ -14,23 +18,48 @@ from typing import TYPE_CHECKING
 
 from aegis.lifecycle import CloseReason
 from aegis.limits import LINGER_S, SLOW_CLIENT_S
-from workers.loop import READ, SILENCED, WRITE, Loop
+from workers.loop import READ, WRITE, Loop
 from workers.timers import UNARMED
 
 if TYPE_CHECKING:
+    from workers.dealing import Dealer
     from workers.listener import Listener
-    from workers.pipe import Pipe
     from workers.session_log import Note
     from workers.slab import Slab
+
+BLOCKED = 1 << 0
+"""It does not take its output: some waits for it."""
+GONE = 1 << 1
+"""It has left, and nobody wants what it is owed."""
+EOF = 1 << 2
+"""It has closed its half."""
+ENDING = 1 << 3
+"""It is to be closed once its output has gone."""
+LINGERING = 1 << 4
+"""Our half is closed; what it still says is thrown away."""
+HELD = 1 << 5
+"""Some of its input is held (workers/intake.py)."""
+STREAMING = 1 << 6
+"""A request too long to be held goes on piece by piece."""
+WAITING = 1 << 7
+"""It is in its pool's queue."""
+ALONE = 1 << 8
+"""It has a pipe to itself."""
+SWITCHING = 1 << 9
+"""The reply that is due says whether its new setup holds."""
+DRAINING = 1 << 10
+"""It ends with its next reply."""
+LOGGED = 1 << 11
+"""The session log wants to know of each request."""
 
 
 class ClientEnd:
     """A client's socket; SharedSession adds what is done with what it says."""
 
     __slots__ = (
-        "_blocked", "_ending", "_eof", "_gone", "_held_up", "_lingering", "_mask", "_out",
-        "_out_end", "_out_start", "_send", "accepted_at", "active_at", "bytes", "client",
-        "listener", "loop", "note", "slot", "until",
+        "_ending", "_held_up", "_mask", "_out", "_out_end", "_out_start", "accepted_at",
+        "active_at", "bytes", "client", "listener", "loop", "note", "send", "slot", "state",
+        "until",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket) -> None:
@@ -42,22 +71,17 @@ class ClientEnd:
         """[from client, to client], of this session alone if it is logged."""
         self.note: Note | None = None
         """What the session log will say, if it is logged."""
+        self.state = 0
+        """Bits of what is out of the ordinary."""
         self.slot = UNARMED
         self.active_at = self.accepted_at = self.loop.now
-        self._send = client.send
+        self.send = client.send
         self._out: Slab | None = None  # output that the client does not take yet
         self._out_start = self._out_end = 0
-        self._blocked = False
         self.until = float("inf")  # deadline of whatever the state waits for
-        self._eof = self._gone = self._lingering = False
-        self._ending: CloseReason | None = None  # to be closed for, once the output has gone
+        self._ending: CloseReason | None = None  # why it is ENDING
         self._mask = READ
-        self._held_up: Pipe | None = None  # it waits for us to take our replies
-
-    @property
-    def gone(self) -> bool:
-        """Whether the client has left, so that nobody wants what it is owed."""
-        return self._gone
+        self._held_up: Dealer | None = None  # it waits for us to take our replies
 
     def fail(self, error: Exception) -> None:  # noqa: ARG002 - the loop has logged it
         """End after a handler raised."""
@@ -66,12 +90,12 @@ class ClientEnd:
 
     def deliver(self, data: memoryview) -> int:
         """Give the client bytes it is owed; returns how many it took, or are kept for it."""
-        if self._gone:
+        if self.state & GONE:
             return len(data)  # exactly these are thrown away
-        if self._blocked:
+        if self.state & BLOCKED:
             return 0
         try:
-            sent = self._send(data)
+            sent = self.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -85,7 +109,7 @@ class ClientEnd:
 
     def _block(self, data: memoryview, sent: int) -> int:
         """Keep what was not taken, if there is a slab for it; returns how much is dealt with."""
-        self._blocked = True
+        self.state |= BLOCKED
         slabs = self.loop.slabs
         if slabs.spare and len(data) - sent <= len(slabs.hot.buffer):
             self._out = slabs.borrow()
@@ -99,7 +123,7 @@ class ClientEnd:
         """The client takes bytes again."""
         if self._out is not None:
             try:
-                self._out_start += self.client.send(self._out.view[self._out_start : self._out_end])
+                self._out_start += self.send(self._out.view[self._out_start : self._out_end])
             except BlockingIOError:
                 return
             except OSError:
@@ -109,14 +133,14 @@ class ClientEnd:
             if self._out_start < self._out_end:
                 return
             self.drop_output()
-        self._blocked = False
+        self.state &= ~BLOCKED
         self.unblocked()
         self.go_on()
-        if not self._blocked and self._ending is not None:
+        if self.state & (BLOCKED | ENDING) == ENDING:
             self._linger()
         self.update()
 
-    def hold_up(self, pipe: "Pipe") -> None:
+    def hold_up(self, pipe: "Dealer") -> None:
         """Note that a pipe cannot go on until we take our replies; not for ever if others wait."""
         self._held_up = pipe
         if pipe.owner is None:
@@ -137,17 +161,18 @@ class ClientEnd:
 
     def finish(self, reason: CloseReason) -> None:
         """Close once the client has taken what it was given."""
-        if self._gone or self._ending is not None:
+        if self.state & (GONE | ENDING):
             return
+        self.state |= ENDING
         self._ending = reason
-        if not self._blocked:
+        if not self.state & BLOCKED:
             self._linger()
         self.update()
 
     def _linger(self) -> None:
-        if self._lingering or self._gone:
+        if self.state & (LINGERING | GONE):
             return
-        if self._eof:
+        if self.state & EOF:
             self.close(self._ending or "client_eof")
             return
         try:
@@ -155,7 +180,7 @@ class ClientEnd:
         except OSError:
             self.close("client_reset")
             return
-        self._lingering = True
+        self.state |= LINGERING
         self.until = self.loop.now + LINGER_S
         self.rearm()
 
@@ -167,25 +192,15 @@ class ClientEnd:
 
     def update(self) -> None:
         """Register for what the state calls for."""
-        if self._gone:
+        state = self.state
+        if state & GONE:
             return
-        mask = (READ if self._lingering or self.may_read() else 0) | (WRITE if self._blocked else 0)
-        if mask != self._mask and (mask or self._mask != SILENCED):
-            self._register(mask)
-
-    def hung_up(self) -> None:
-        """Take the fd out of epoll: it reports a hang-up every turn, and is not to be read now."""
-        self._register(SILENCED)
-
-    def _register(self, mask: int) -> None:
-        old, self._mask = self._mask, mask
-        fd = self.client.fileno()
-        if mask == SILENCED:
-            self.loop.silence(fd)
-        elif old == SILENCED:
-            self.loop.wake(fd, mask)
-        else:
-            self.loop.change(fd, mask)
+        mask = (READ if state & LINGERING or self.may_read() else 0) | (
+            WRITE if state & BLOCKED else 0
+        )
+        # One that has hung up stays out of epoll, which would report that every turn.
+        if mask != self._mask and (mask or self._mask >= 0):
+            self._mask = self.loop.switch(self.client.fileno(), self._mask, mask)
 
     # --- for the session -----------------------------------------------------------------------
 

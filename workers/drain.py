@@ -138,7 +138,7 @@ class Parts:
                     self._cuts.end(pipe.owner.listener, [pipe.owner])
                 elif pipe.target.bit & backend.drained and not pipe.retiring:
                     pool.retire(pipe)
-                    if not pipe.outstanding:
+                    if not pipe.owed:
                         pool.idle(pipe)
         for listener in self._listeners.values():
             if listener.backend is backend and overdue:

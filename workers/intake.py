@@ -15,8 +15,8 @@ from socket import socket
 from typing import TYPE_CHECKING
 
 from aegis.framers.contract import Special
-from workers.client import ClientEnd
-from workers.loop import ERROR, HANGUP, READ
+from workers.client import ENDING, GONE, HELD, LINGERING, STREAMING, ClientEnd
+from workers.loop import ERROR, HANGUP, READ, SILENCED
 
 if TYPE_CHECKING:
     from workers.listener import Listener
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 class Intake(ClientEnd):
     """The input side of a client; SharedSession says what `process` does with it."""
 
-    __slots__ = ("_going_on", "_recv_into", "held", "pending", "streaming")
+    __slots__ = ("_going_on", "_recv_into", "held", "pending")
 
     def __init__(self, listener: "Listener", client: socket) -> None:
         """Take over an accepted, non-blocking client."""
         super().__init__(listener, client)
         self._recv_into = client.recv_into
         self.held: bytearray | None = None
+        """Not None: the state is HELD."""
         self.pending: tuple[int, int, Special | None] | None = None
         """Of what is held: index behind a run that was scanned, the run's replies, what follows."""
-        self.streaming = False
-        """A request that is too long to be held goes on piece by piece."""
         self._going_on = False
 
-    def on_readable(self, mask: int) -> None:
-        """Take in what the client sends, and send on what is whole."""
+    def read_on(self, mask: int) -> None:
+        """Take in what a client sends whose state is not the ordinary, or what waits for it."""
         if not self._mask & READ:
             if mask & ERROR:
                 self.close("client_reset")
-            elif mask & HANGUP:  # else an event from before this turn's last update
-                self.hung_up()
+            elif mask & HANGUP and self._mask != SILENCED:
+                # Not to be read now, and epoll would report it every turn. (Neither bit: an event
+                # from before this turn's last update.)
+                self._mask = self.loop.switch(self.client.fileno(), self._mask, SILENCED)
             return
-        loop = self.loop
-        buffer, view = loop.slabs.hot
+        buffer, view = self.loop.slabs.hot
         held = self.held
         room = 0 if held is None else max(1, len(buffer) - len(held))  # never more than a slab
         try:
@@ -57,27 +57,34 @@ class Intake(ClientEnd):
         except OSError:
             self.close("client_reset")
             return
-        if not count or self._lingering:
+        if count and held is not None and not self.state & LINGERING:
+            self.active_at = self.loop.now
+            self.bytes[0] += count
+            held += view[:count]
+            self.go_on()
+        else:
+            self.take_in(buffer, view, count)
+
+    def take_in(self, buffer: bytearray, view: memoryview, count: int) -> None:
+        """Send on what is whole of what was read, keep the rest; nothing is held yet."""
+        if not count or self.state & LINGERING:
             if not count:
                 self.client_ended()
             return
-        self.active_at = loop.now
+        self.active_at = self.loop.now
         self.bytes[0] += count
-        if held is not None:
-            held += view[:count]
-            self.go_on()
-            return
         used = self.process(buffer, view, 0, count)
         if used < count:
             self._hold(view, used, count)
             self.update()
-        elif self.streaming:  # its pipe may be full; else nothing waits, so what is read stays so
-            self.update()
+        elif self.state & STREAMING:
+            self.update()  # its pipe may be full; else nothing waits, so what is read stays so
 
     def _hold(self, view: memoryview, start: int, end: int) -> None:
-        if self._gone or self._ending is not None:
+        if self.state & (GONE | ENDING):
             return
         self.held = bytearray(view[start:end])
+        self.state |= HELD
         self._shift(start)
         self._note_half()
 
@@ -92,7 +99,7 @@ class Intake(ClientEnd):
     def go_on(self) -> None:
         """Continue with the input that was held; nothing happens if that is being done already."""
         held = self.held
-        if held is None or self._going_on or self._gone:
+        if held is None or self._going_on or self.state & GONE:
             self.update()
             return
         self._going_on = True
@@ -101,10 +108,10 @@ class Intake(ClientEnd):
                 used = self.process(held, view, 0, len(held))
         finally:
             self._going_on = False
-        if self._gone:
+        if self.state & GONE:
             return
         if used == len(held):
-            self.held = None
+            self._drop_held()
         elif used:
             del held[:used]
             self._shift(used)
@@ -119,9 +126,13 @@ class Intake(ClientEnd):
         else:
             self.loop.halves.forget(self)
 
+    def _drop_held(self) -> None:
+        self.held = None
+        self.state &= ~HELD
+
     def forget_input(self) -> None:
         """Drop what is held."""
-        self.held = None
+        self._drop_held()
         self.loop.halves.forget(self)
 
     # --- for the session -----------------------------------------------------------------------

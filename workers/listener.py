@@ -35,11 +35,10 @@ from workers.pool import Pool
 from workers.session import Session
 from workers.session_log import SessionLog
 from workers.shared import SharedSession
-from workers.tcp import tune
+from workers.tcp import SHORTAGES, tune
 from workers.timers import Alarm
 from workers.warm import Warm
 
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h; not in the socket module
 # Classic BPF; a filter on a TCP socket sees the segment from its header on (tcp_filter in
 # net/ipv4/tcp_ipv4.c). Flags are byte 13, SYN is 2; an ACK that completes a handshake passes.
@@ -211,7 +210,7 @@ class Listener:
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, str(error.errno))
             self.figures.accept_errors[name] = self.figures.accept_errors.get(name, 0) + 1
-            if error.errno in _SHORTAGES:
+            if error.errno in SHORTAGES:
                 self.shortage()
                 return False
             if error.errno == errno.EINVAL:  # another holder has shut the socket down

@@ -122,17 +122,15 @@ class Loop:
         self._writers[fd] = writer
         self._epoll.register(fd, mask)
 
-    def change(self, fd: int, mask: int) -> None:
-        """Wait for other events of a registered fd."""
-        self._epoll.modify(fd, mask)
-
-    def silence(self, fd: int) -> None:
-        """Take a fd out of epoll but keep its handlers, until `wake`."""
-        self._epoll.unregister(fd)
-
-    def wake(self, fd: int, mask: int) -> None:
-        """Put a silenced fd back."""
-        self._epoll.register(fd, mask)
+    def switch(self, fd: int, old: int, new: int) -> int:
+        """Wait for other events of a registered fd, SILENCED for none at all; returns `new`."""
+        if new == SILENCED:
+            self._epoll.unregister(fd)
+        elif old == SILENCED:
+            self._epoll.register(fd, new)
+        else:
+            self._epoll.modify(fd, new)
+        return new
 
     def hand_over(self, fd: int, mask: int, reader: Reader, writer: Writer) -> None:
         """Give a registered fd to other handlers."""

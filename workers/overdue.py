@@ -26,7 +26,7 @@ def end_overdue(pool: "Pool", pipe: "Pipe", now: float) -> None:
         _end_opening(pool, pipe, now)
     elif pipe.owner is not None:
         return
-    elif not (pipe.outstanding or pipe.retiring):
+    elif not (pipe.owed or pipe.retiring):
         _end_idle(pool, pipe, now)
     elif not pipe.stuck:
         _end_busy(pool, pipe, now)

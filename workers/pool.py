@@ -1,14 +1,13 @@
 """The pipes of one backend and protocol in one worker: who gets which, and when one is opened.
 
-The pool decides and keeps the lists; its pipes and sessions do the I/O.
+The pool decides; its pipes and sessions do the I/O.
 
     pick ──a ready pipe with few replies owed──▶ shared by whoever comes
     lease ──a ready pipe that owes nothing──▶ one client's alone, until `give_back`
       └─ none: the client waits its turn, `_grow` opens a pipe if the backend's budget has room
 
-Each pipe is in exactly one place: opening, `_ready[setup]`, `_alone` (or retiring: in none, and
-closed when it owes nothing). The budget, `max_connections` of the backend, is counted in
-Backend.open, over all pools and plain sessions of the worker that use it.
+The lists of pipes are in workers/shelves.py. The budget, `max_connections` of the backend, is
+counted in Backend.open, over all pools and plain sessions of the worker that use it.
 
 Pins may not take every pipe: one is left for those who share, if the budget has two. A pin beyond
 that is `parked`, out of the way of those who wait behind it, until another pin ends.
@@ -29,6 +28,7 @@ from workers.opening import Opening
 from workers.overdue import end_overdue
 from workers.pipe import Pipe
 from workers.server import READY
+from workers.shelves import Shelves
 from workers.timers import Alarm
 
 if TYPE_CHECKING:
@@ -46,12 +46,14 @@ class Pool(Opening):
         self.figures = PoolFigures(backend.config.name, framer.name)
         self.waiting: deque[PoolClient] = deque()
         self.parked: deque[PoolClient] = deque()
-        self.pipes: set[Pipe] = set()
-        self._ready: dict[Setup, list[Pipe]] = {}
-        self._alone: set[Pipe] = set()
+        self.shelves = Shelves()
+        self.pipes = self.shelves.pipes
+        self.quick = framer.quick_request
+        self.gathering: Pipe | None = None
+        """Where this turn's next request goes, if it has the same setup."""
+        self.gather_most = min(GATHER_MAX, framer.in_flight)
+        """Replies a pipe may owe before the next request of a turn goes to another."""
         self._setup = framer.requests().setup
-        self._gathering: Pipe | None = None  # where this turn's requests go, while it is ready
-        self._gather_most = min(GATHER_MAX, framer.in_flight)
         Alarm(loop.wheel, loop.now, self._tend)
 
     # --- what sessions ask for -----------------------------------------------------------------
@@ -62,38 +64,41 @@ class Pool(Opening):
         Requests of one turn go to one pipe, up to a number, so that they leave in one send and
         their replies come in one read.
         """
-        best, least = self._gathering, self.framer.in_flight
         if self.waiting:
             return None  # first come, first served
-        if best is not None:
-            if (
-                best.gathering
-                and best.setup is setup
-                and best.outstanding < self._gather_most
-                and not (best.full or best.stuck)
-            ):
-                return best
-            best = self._gathering = None
-        for pipe in self._ready.get(setup, ()):
-            if pipe.outstanding < least and not (pipe.full or pipe.stuck):
-                best, least = pipe, pipe.outstanding
-                if not least:
-                    break
-        self._gathering = best
-        if least and best is not None and self.loop.now - best.busy_since > GROW_AFTER_S:
-            self._grow(setup)  # every pipe has something slow before us: wait for another
-            if any(pipe.state < READY and pipe.setup == setup for pipe in self.pipes):
-                best = self._gathering = None
+        pipe = self.gathering
+        if pipe is None or pipe.setup != setup:
+            pipe = self.shelves.take_idle(setup) or self._least_busy(setup)
+            self.gathering = pipe
+        return pipe
+
+    def _least_busy(self, setup: Setup) -> Pipe | None:
+        """Choose among pipes that all owe something; None if a new one is to be waited for."""
+        best, least = None, self.framer.in_flight
+        if least == 1:
+            return None
+        for pipe in self.shelves.ready(setup):
+            if len(pipe.owed) < least and not (pipe.full or pipe.stuck):
+                best, least = pipe, len(pipe.owed)
+        if best is not None and self.loop.now - best.busy_since > GROW_AFTER_S:
+            self._grow(setup)  # every pipe has something slow before us
+            if self.shelves.opens(setup):
+                return None
         return best
+
+    def not_on(self, pipe: Pipe) -> None:
+        """Gather no more requests on that pipe."""
+        if self.gathering is pipe:
+            self.gathering = None
 
     def lease(self, setup: Setup, client: "PoolClient") -> Pipe | None:
         """Return a pipe that is the client's alone from now on, None if it must `wait`."""
         if self.waiting or self._too_many_pins(client):
             return None
-        for pipe in self._ready.get(setup, ()):
-            if not pipe.outstanding:
-                return self._hand_over(pipe, client)
-        return None
+        pipe = self.shelves.take_idle(setup)
+        if pipe is not None:
+            self._hand_over(pipe, client)
+        return pipe
 
     def wait(self, client: "PoolClient") -> bool:
         """Queue a client until `granted` is called; False when the queue is full."""
@@ -103,6 +108,7 @@ class Pool(Opening):
         if client.note is not None:
             client.note.queued(len(self.waiting) + len(self.parked), self.loop.now)
         self.waiting.append(client)
+        self.gathering = None
         self.figures.misses += 1
         self.call()  # not now: whoever asks is in the middle of its input
         return True
@@ -125,7 +131,7 @@ class Pool(Opening):
 
     def _too_many_pins(self, client: "PoolClient") -> bool:
         """Whether another pin would leave no pipe to share; who has one for good asked for it."""
-        return not client.sticky and len(self._alone) >= max(1, self.backend.limit - 1)
+        return not client.sticky and len(self.shelves.alone) >= max(1, self.backend.limit - 1)
 
     def give_back(self, pipe: Pipe, *, clean: bool, used: bool) -> None:
         """Take a leased pipe back.
@@ -136,10 +142,11 @@ class Pool(Opening):
             used: it may carry a client's state, so it is reset, or closed if that cannot be.
         """
         self._take_from(pipe)
-        whole = clean and not pipe.outstanding and pipe.state == READY and not pipe.retiring
+        whole = clean and not pipe.owed and pipe.state == READY and not pipe.retiring
         if whole and not used:
             self._offer(pipe)
         elif whole and self.framer.reset.replies:
+            self.shelves.reopen(pipe)
             pipe.begin_again(self.framer.reset)
         else:
             self._forget(pipe)
@@ -159,8 +166,8 @@ class Pool(Opening):
         self._offer(pipe)
 
     def _offer(self, pipe: Pipe) -> None:
+        self.shelves.offer(pipe)
         pipe.idle_since = self.loop.now
-        self._ready.setdefault(pipe.setup, []).append(pipe)
         self.idle(pipe)
         if self.waiting:
             self._grow(self.waiting[0].setup)
@@ -178,7 +185,9 @@ class Pool(Opening):
             self._forget(pipe)
             pipe.close()
             self._serve_all()
-        elif self.waiting:
+            return
+        self.shelves.set_down(pipe)
+        if self.waiting:
             self._serve(pipe)
         elif self.backend.open > self.backend.limit:
             self.shrink()
@@ -186,16 +195,8 @@ class Pool(Opening):
     def retire(self, pipe: Pipe) -> None:
         """Give the pipe no more requests; it is closed once it owes nothing."""
         pipe.retiring = True
-        self._unlist(pipe)
-
-    def _unlist(self, pipe: Pipe) -> None:
-        if self._gathering is pipe:
-            self._gathering = None
-        ready = self._ready.get(pipe.setup, [])
-        if pipe in ready:
-            ready.remove(pipe)
-            if not ready:
-                del self._ready[pipe.setup]
+        self.not_on(pipe)
+        self.shelves.unlist(pipe)
 
     def lost(self, pipe: Pipe, why: str) -> None:
         """Forget a pipe that has ended, or broken the protocol."""
@@ -238,13 +239,12 @@ class Pool(Opening):
 
     def shrink(self) -> bool:
         """Close a pipe that nobody uses, for somebody who needs its place."""
-        for ready in self._ready.values():
-            for pipe in ready:
-                if not pipe.outstanding:
-                    self._forget(pipe)
-                    pipe.close()
-                    return True
-        return False
+        pipe = self.shelves.longest_idle
+        if pipe is None:
+            return False
+        self._forget(pipe)
+        pipe.close()
+        return True
 
     def close(self) -> None:
         """Close all pipes, once all sessions have ended; the next client opens one again."""
@@ -255,28 +255,19 @@ class Pool(Opening):
 
     def retire_one(self) -> bool:
         """Give a ready pipe no more requests, so that it closes once it owes nothing."""
-        for ready in self._ready.values():
-            for pipe in ready:
-                self.retire(pipe)
-                return True
-        return False
+        ready = self.shelves.every_ready
+        if ready:
+            self.retire(ready[0])
+        return bool(ready)
 
     def sample(self) -> int:
         """Bring the figures up to date; returns how many pipes nobody uses."""
-        states = dict.fromkeys(("connecting", "idle", "active", "alone"), 0)
-        for pipe in self.pipes:
-            if pipe.state < READY:
-                states["connecting"] += 1
-            elif pipe.owner is not None:
-                states["alone"] += 1
-            else:
-                states["active" if pipe.outstanding else "idle"] += 1
-        self.figures.pipes = states
-        return states["idle"]
+        self.figures.pipes = self.shelves.sample()
+        return self.figures.pipes["idle"]
 
     def _grow(self, setup: Setup) -> None:
         """Open a pipe for a setup unless enough are being opened, or there is no room."""
-        opening = sum(1 for p in self.pipes if p.state < READY and p.setup == setup)
+        opening = self.shelves.opens(setup)
         waiting = [each for each in islice(self.waiting, LOOK_AHEAD) if each.setup == setup]
         alone = sum(1 for client in waiting if client.wants_alone)
         most = max(1, alone + min(len(waiting) - alone, MAX_OPENING))
@@ -297,55 +288,59 @@ class Pool(Opening):
         lifetime_s = self.backend.config.max_lifetime_s
         if lifetime_s:  # jittered: pipes that were opened together do not go together
             pipe.expires_at = self.loop.now + lifetime_s * random.uniform(0.8, 1.0)
-        self.pipes.add(pipe)
+        self.shelves.add(pipe)
         return True
 
     def _give_up(self) -> None:
         """Every server has failed: tell who waits, unless a connect is still under way."""
-        if any(pipe.state < READY for pipe in self.pipes):
+        if self.shelves.opening:
             return
         self.back_off()
         for client in [*self.waiting, *self.parked]:
             self.stop_waiting(client)
             client.denied("connect_failed")
 
-    def _hand_over(self, pipe: Pipe, client: "PoolClient") -> Pipe:
-        self._unlist(pipe)
-        self._alone.add(pipe)
+    def _hand_over(self, pipe: Pipe, client: "PoolClient") -> None:
+        self.not_on(pipe)
+        self.shelves.hand_over(pipe)
         pipe.owner = client
-        return pipe
+
+    def _park(self, client: "PoolClient") -> None:
+        """Put a pin out of the way; one that was parked before keeps its place."""
+        if self.parked and client.since < self.parked[0].since:
+            self.parked.appendleft(client)
+        else:
+            self.parked.append(client)
 
     def _take_from(self, pipe: Pipe) -> None:
         """Note that a pipe is nobody's alone any more; a parked pin may have its turn."""
-        pipe.owner = None
-        self._alone.discard(pipe)
-        if self.parked:
+        if self.shelves.take_back(pipe) and self.parked:
             self.waiting.appendleft(self.parked.popleft())
 
     def _serve_all(self) -> None:
-        for ready in list(self._ready.values()):
-            for pipe in list(ready):
-                if self.waiting:
-                    self._serve(pipe)
+        for pipe in self.shelves.every_ready if self.waiting else ():
+            self._serve(pipe)
         if self.waiting:
             self._grow(self.waiting[0].setup)
 
     def _serve(self, pipe: Pipe) -> None:
         """Give a ready pipe to those whose turn it is, as far as it suits them."""
         in_flight = self.framer.in_flight
-        while self.waiting and pipe.outstanding < in_flight and pipe.owner is None:
+        while self.waiting and len(pipe.owed) < in_flight and pipe.owner is None:
             if pipe.state != READY or pipe.retiring or pipe.full or pipe.stuck or self.closed:
                 return
             client = self.waiting[0]
             if client.wants_alone and self._too_many_pins(client):
-                self.parked.append(self.waiting.popleft())
+                self._park(self.waiting.popleft())
                 continue
             if client.setup != pipe.setup:
                 self._grow(client.setup)
                 return
+            if client.wants_alone and pipe.owed:
+                return
+            if not pipe.owed:
+                self.shelves.take_up(pipe)
             if client.wants_alone:
-                if pipe.outstanding:
-                    return
                 self._hand_over(pipe, client)
             self.waiting.popleft()
             self.figures.wait_seconds.observe(self.loop.now - client.since, WAIT_BOUNDS_S)
@@ -358,10 +353,9 @@ class Pool(Opening):
                 client.fail(error)
 
     def _forget(self, pipe: Pipe, *, connection_stays: bool = False) -> None:
-        if pipe not in self.pipes:
+        if not self.shelves.forget(pipe):
             return
-        self.pipes.remove(pipe)
-        self._unlist(pipe)
+        self.not_on(pipe)
         self._take_from(pipe)
         if not connection_stays:
             self.backend.freed(pipe.target, self.loop)

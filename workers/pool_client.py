@@ -2,8 +2,9 @@
 
     pipe_for ─▶ pick / lease ─▶ the pipe
                   └─ none ─▶ waiting, in the pool's queue ─▶ granted ─▶ it goes on with its input
-                                                          └▶ denied ─▶ told why, closed, unless
-                                                             it asked for a switch: not switched
+                                                          ├▶ denied ─▶ told why, closed
+                                                          └▶ refused ─▶ the server's answer to its
+                                                             setup is the answer to what waited
 
 With replies outstanding the client stays on its pipe. One that it has alone goes back (`part`) when
 the framer says that nothing of the client's is left on it, or is closed.
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING
 
 from aegis.framers.contract import Setup, Special, Verdict
 from aegis.lifecycle import CloseReason
+from workers.client import ALONE, WAITING
 from workers.intake import Intake
 
 if TYPE_CHECKING:
+    from workers.dealing import Dealer
     from workers.listener import Listener
     from workers.pipe import Pipe
     from workers.pool import Pool
@@ -27,8 +30,8 @@ class PoolClient(Intake):
     """The part of a client that a pool and its pipes deal with."""
 
     __slots__ = (
-        "_granted", "alone", "outstanding", "pipe", "pool", "refusal", "requests", "setup", "since",
-        "sticky", "used", "waiting", "wants_alone",
+        "_granted", "outstanding", "pipe", "pool", "refusal", "requests", "setup", "since",
+        "sticky", "used", "wants_alone",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket, pool: "Pool") -> None:
@@ -42,12 +45,10 @@ class PoolClient(Intake):
         """It has one pipe alone from first to last."""
         self.pipe: Pipe | None = None
         """Where replies are due, or what is this client's alone."""
-        self.alone = False
         self.used = False
         """The pipe it has alone may carry its state."""
         self.outstanding = 0
         """Replies due."""
-        self.waiting = False
         self.wants_alone = False
         """While it waits: whether for a pipe of its own."""
         self.since = 0.0
@@ -58,52 +59,64 @@ class PoolClient(Intake):
 
     def pipe_for(self, *, alone: bool) -> "Pipe | None":
         """Return the pipe the next request goes to; None: the client waits now, or is denied."""
-        if self.outstanding or self.alone:
+        if self.outstanding or self.state & ALONE:
             return self.pipe
         if self._granted is not None:
             self.pipe, self._granted = self._granted, None
             return self.pipe
         if alone:
             self.pipe = self.pool.lease(self.setup, self)
-            self.alone = self.pipe is not None
+            if self.pipe is not None:
+                self.state |= ALONE
         else:
             self.pipe = self.pool.pick(self.setup)
         if self.pipe is None:
-            self.waiting, self.wants_alone, self.since = True, alone, self.loop.now
+            self.state |= WAITING
+            self.wants_alone, self.since = alone, self.loop.now
             self.until = self.loop.now + self.listener.backend.config.queue_timeout_s
             if self.pool.wait(self):
                 self.rearm()
             else:
                 self.denied("queue_full")
         else:
+            self.setup = self.pipe.setup  # equal; the same from now on, as the quick way asks
             self.pool.figures.hits += 1
         return self.pipe
 
     def granted(self, pipe: "Pipe") -> None:
         """It is this client's turn; a pipe it wanted alone is its own now."""
-        self.waiting = False
-        self.until = float("inf")
-        self.alone = self.wants_alone
-        self.pipe, self._granted = pipe, None if self.alone else pipe
+        self._stop_waiting()
+        if self.wants_alone:
+            self.state |= ALONE
+            self.pipe = pipe
+        else:
+            self.pipe = self._granted = pipe
         self.go_on()
         self._granted = None
 
-    def denied(self, why: CloseReason, reply: bytes = b"") -> None:
-        """There is no pipe for this client: tell it, by default in Aegis' words, and close."""
-        self.waiting = False
-        if reply and self._switch_is_next():
-            self.until = float("inf")
-            self.refusal = reply
-            self.go_on()
-            return
-        self.say(reply or self.pool.framer.error(why))
+    def _stop_waiting(self) -> None:
+        self.state &= ~WAITING
+        self.until = float("inf")
+
+    def denied(self, why: CloseReason) -> None:
+        """There is no pipe for this client: tell it, and close."""
+        self.state &= ~WAITING
+        self.say(self.pool.framer.error(why))
         self.finish(why)
 
-    def _switch_is_next(self) -> bool:
-        """Whether the client waits for a pipe for a switch, and for nothing before it."""
-        if self.pending is None or self.pending[1] or self.pending[2] is None:
-            return False
-        return self.pending[2].verdict == Verdict.SWITCH
+    def refused(self, reply: bytes) -> None:
+        """The server has refused the client's setup: that is the answer to what waited for it."""
+        self._stop_waiting()
+        stop, replies, special = self.pending or (0, 0, None)
+        if not replies and special is not None and special.verdict == Verdict.SWITCH:
+            self.refusal = reply
+            self.go_on()
+        elif replies and special is None and not self.pool.framer.error_closes:
+            self.pending = (0, 0, Special(Verdict.ANSWER, stop, "", reply * replies))
+            self.go_on()
+        else:
+            self.say(reply)
+            self.finish("refused_request")
 
     def switch_back(self, undo: Callable[[], None] | None) -> None:
         """The server has refused a switch: be what we were, if the framer can tell."""
@@ -113,30 +126,18 @@ class PoolClient(Intake):
             undo()
             self.setup = self.requests.setup
 
-    def refused(self, reply: bytes) -> None:
-        """The server has refused the client's setup: that is the answer to what waited for it."""
-        self.waiting = False
-        self.until = float("inf")
-        if self.pending is not None and not self.pool.framer.error_closes:
-            stop, replies, special = self.pending
-            if replies and special is None:
-                answer = Special(Verdict.ANSWER, stop, "", reply * replies)
-                self.pending = (0, 0, answer)
-                self.go_on()
-                return
-        self.denied("refused_request", reply)
-
     def part(self, *, clean: bool) -> None:
         """Give the pipe that was ours alone back; `clean` if all replies to it have come."""
-        assert self.alone
+        assert self.state & ALONE
         pipe, self.pipe = self.pipe, None
-        used, self.alone, self.used = self.used, False, False
+        used, self.used = self.used, False
+        self.state &= ~ALONE
         if pipe is not None:
             self.pool.give_back(pipe, clean=clean, used=used)
 
     def part_if_clean(self) -> None:
         """Give the pipe back unless the client goes on needing one of its own."""
-        if self.alone and not (self.requests.pinned or self.sticky or self.pending):
+        if self.state & ALONE and not (self.requests.pinned or self.sticky or self.pending):
             self.part(clean=True)
 
     # --- what pipes tell; for the session ------------------------------------------------------
@@ -145,7 +146,7 @@ class PoolClient(Intake):
         """The pipe takes requests again."""
         self.go_on()
 
-    def replied(self, pipe: "Pipe", done: int) -> None:
+    def replied(self, pipe: "Dealer", done: int) -> None:
         """So many replies have come whole."""
         raise NotImplementedError
 
@@ -153,6 +154,6 @@ class PoolClient(Intake):
         """The pipe is gone, and with it so many replies."""
         raise NotImplementedError
 
-    def tunnel(self, pipe: "Pipe") -> None:
+    def tunnel(self, pipe: "Dealer") -> None:
         """The reply just given has made the connection a tunnel."""
         raise NotImplementedError

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from aegis.figures import CONNECT_BOUNDS_S
 from workers.backend import Server
-from workers.loop import SILENCED, WRITE
+from workers.loop import WRITE
 
 if TYPE_CHECKING:
     from workers.pool import Pool
@@ -24,8 +24,8 @@ class ServerEnd:
     """A connection to a server; Pipe adds who is owed what comes from it."""
 
     __slots__ = (
-        "_mask", "_out", "_out_max", "_unsent", "_write_ends", "dialled_at", "full",
-        "gathering", "loop", "pool", "sock", "state", "target",
+        "_mask", "_out", "_out_max", "_write_ends", "dialled_at", "full", "gathering", "loop",
+        "pool", "sock", "state", "target",
     )  # fmt: skip
 
     def __init__(self, pool: "Pool", target: Server, sock: socket) -> None:
@@ -40,7 +40,6 @@ class ServerEnd:
         self._out_max = len(self.loop.slabs.hot.buffer)
         self.full = False
         """The server takes requests more slowly than they come."""
-        self._unsent = 0  # replies to requests of which no byte has gone yet
         self._write_ends = False  # nothing more will be submitted: end the stream behind it
         self.gathering = False
         """Requests of this turn wait for its end, to leave together."""
@@ -82,7 +81,7 @@ class ServerEnd:
             self.retire()  # closed when the reading ends
         del out[:sent]
         if sent:
-            self._unsent = 0
+            self.began_to_go()
         self.wait(self._mask | WRITE if out else self._mask & ~WRITE)
         if self.full and len(out) < self._out_max:
             self.full = False
@@ -108,16 +107,8 @@ class ServerEnd:
 
     def wait(self, mask: int) -> None:
         """Register for other events, where that is a change."""
-        if mask == self._mask:
-            return
-        old, self._mask = self._mask, mask
-        fd = self.sock.fileno()
-        if mask == SILENCED:
-            self.loop.silence(fd)
-        elif old == SILENCED:
-            self.loop.wake(fd, mask)
-        else:
-            self.loop.change(fd, mask)
+        if mask != self._mask:
+            self._mask = self.loop.switch(self.sock.fileno(), self._mask, mask)
 
     def release(self) -> None:
         """Give the socket up without closing it: somebody relays on it now."""
@@ -141,6 +132,10 @@ class ServerEnd:
 
     def connect_failed(self, code: int) -> None:
         """The connect has failed, with this errno."""
+        raise NotImplementedError
+
+    def began_to_go(self) -> None:
+        """Bytes of every request that was gathered have gone, or nobody knows."""
         raise NotImplementedError
 
     def has_room(self) -> None:

@@ -203,18 +203,10 @@ class Session:
         up, down = self._up.state, self._down.state
         mask = (READ if up == OPEN else 0) | (WRITE if down == BLOCKED else 0)
         if mask != self._client_mask:
-            self._register(self.client.fileno(), self._client_mask, mask)
-            self._client_mask = mask
+            self._client_mask = self.loop.switch(self.client.fileno(), self._client_mask, mask)
         mask = (READ if down == OPEN else 0) | (WRITE if up == BLOCKED else 0)
         if mask != self._server_mask:
-            self._register(self.server.fileno(), self._server_mask, mask)
-            self._server_mask = mask
-
-    def _register(self, fd: int, old: int, new: int) -> None:
-        if old == SILENCED:
-            self.loop.wake(fd, new)
-        else:
-            self.loop.change(fd, new)
+            self._server_mask = self.loop.switch(self.server.fileno(), self._server_mask, mask)
 
     def paused_event(self, way: int, mask: int) -> None:
         """Handle what epoll reports of a flow's source while the flow does not read.
@@ -234,13 +226,11 @@ class Session:
             self._silence(way)
 
     def _silence(self, way: int) -> None:
+        assert self.server is not None
         if way == UP and self._client_mask != SILENCED:
-            self._client_mask = SILENCED
-            self.loop.silence(self.client.fileno())
+            self._client_mask = self.loop.switch(self.client.fileno(), READ, SILENCED)
         elif way == DOWN and self._server_mask != SILENCED:
-            assert self.server is not None
-            self._server_mask = SILENCED
-            self.loop.silence(self.server.fileno())
+            self._server_mask = self.loop.switch(self.server.fileno(), READ, SILENCED)
 
     def source_broke(self, way: int, error: OSError) -> None:
         """A read failed: reset the other side."""

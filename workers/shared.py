@@ -1,12 +1,13 @@
 """A client that shares pipes: its requests go out with others', its replies come back in order.
 
-    client ─▶ scan ─▶ run of whole requests ─▶ pipe.submit        pipe._deal ─▶ deliver ─▶ client
+    client ─▶ quick: one ordinary request, on the pipe where this turn's requests gather
+         └─▶ scan ─▶ run of whole requests ─▶ pipe.submit        pipe._deal ─▶ deliver ─▶ client
                 └─▶ special: answered, refused, switched, pinned, tunnelled: one after all
                     replies before it have come, so that order needs no bookkeeping
 
 Invariants:
 - With replies outstanding the client stays on one pipe (its order, its own writes).
-- It has a pipe alone (`alone`) while the framer says it is pinned, while a request streams, and
+- It has a pipe alone (ALONE) while the framer says it is pinned, while a request streams, and
   from first to last with pooling `session`.
 - It reads only when what it reads can go somewhere. An idle client holds nothing.
 """
@@ -18,6 +19,19 @@ from typing import TYPE_CHECKING
 from aegis.framers.contract import ProtocolError, Special, Verdict
 from aegis.lifecycle import CloseReason
 from aegis.limits import MAX_PIPELINED
+from workers.client import (
+    ALONE,
+    BLOCKED,
+    DRAINING,
+    ENDING,
+    EOF,
+    GONE,
+    LINGERING,
+    STREAMING,
+    SWITCHING,
+    WAITING,
+)  # fmt: skip
+from workers.dealing import Dealer
 from workers.loop import READ
 from workers.pipe import Pipe
 from workers.pool import Pool
@@ -27,19 +41,19 @@ from workers.session import Session
 if TYPE_CHECKING:
     from workers.listener import Listener
 
+_CANNOT_GO_ON = EOF | BLOCKED | WAITING | ENDING
+
 
 class SharedSession(PoolClient):
     """One client of a listener with pooling `multiplex` or `session`."""
 
-    __slots__ = ("_draining", "_limit", "_switching", "_undo")
+    __slots__ = ("_limit", "_undo")
 
     def __init__(self, listener: "Listener", client: socket, pool: Pool) -> None:
         """Take over an accepted, non-blocking client; `begin` comes next."""
         super().__init__(listener, client, pool)
         self._limit = min(pool.framer.in_flight, MAX_PIPELINED)
-        self._switching = False  # the reply that is due says whether a new setup holds
-        self._undo: Callable[[], None] | None = None  # and this is what to do if it does not
-        self._draining = False
+        self._undo: Callable[[], None] | None = None  # while SWITCHING: what to do if it fails
 
     def begin(self) -> None:
         """Listen to the client."""
@@ -48,13 +62,37 @@ class SharedSession(PoolClient):
 
     # --- input ---------------------------------------------------------------------------------
 
+    def on_readable(self, mask: int) -> None:
+        """Take in what the client sends; one request of an ordinary client goes the quick way."""
+        if self.state or self.outstanding:
+            self.read_on(mask)
+            return
+        loop, pool = self.loop, self.pool
+        buffer, view = loop.slabs.hot
+        try:
+            count = self._recv_into(buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close("client_reset")
+            return
+        pipe = pool.gathering
+        if pipe is None or pipe.setup is not self.setup or not pool.quick(buffer, 0, count):
+            self.take_in(buffer, view, count)
+            return
+        self.active_at = loop.now
+        self.bytes[0] += count
+        self.pipe = pipe
+        self.outstanding = 1
+        pipe.gather(self, view[:count])
+
     def process(self, buffer: bytearray, view: memoryview, start: int, end: int) -> int:
         """Send on what can be; returns up to where."""
-        while start < end and not (self.waiting or self._gone or self._ending is not None):
-            if self.streaming:
+        while start < end and not self.state & (WAITING | GONE | ENDING):
+            if self.state & STREAMING:
                 start = self._stream(buffer, view, start, end)
                 continue
-            if self.outstanding >= self._limit or self._switching:
+            if self.outstanding >= self._limit or self.state & SWITCHING:
                 return start
             if self.pending is None:
                 try:
@@ -67,21 +105,17 @@ class SharedSession(PoolClient):
                 outstanding = self.outstanding
                 pipe = self.pipe_for(alone=self.sticky)
                 # Others may wait for the pipe to fall idle.
-                yields = outstanding and not self.alone and self.pool.waiting
+                yields = outstanding and not self.state & ALONE and self.pool.waiting
                 if pipe is None or pipe.full or yields:
                     self.pending = (stop, replies, special)
                     return start
-                requests = self.requests
-                self.outstanding = outstanding + replies
-                forward = requests.forward
-                data = view[start:stop] if forward is None else forward
-                pipe.submit(self, data, replies, requests.note, requests.discard)
+                self._submit(pipe, view[start:stop], replies)
             start = stop
             if special is None:
                 whole = start == end or self.outstanding >= self._limit  # then `need` is nobody's
                 if whole or (self.requests.need and not self._stream_begins(start, end)):
                     return start
-            elif self.outstanding or self._blocked:
+            elif self.outstanding or self.state & BLOCKED:
                 self.pending = (start, 0, special)
                 return start
             else:
@@ -102,7 +136,7 @@ class SharedSession(PoolClient):
         """Handle a special request, with nothing outstanding; returns `start` if it has to wait."""
         verdict = special.verdict
         if verdict in {Verdict.ANSWER, Verdict.REFUSE}:
-            if self.alone and self.setup != self.requests.setup:
+            if self.state & ALONE and self.setup != self.requests.setup:
                 self.part(clean=True)  # it forgets what its pipe remembers
             self.part_if_clean()
             self.setup = self.requests.setup
@@ -118,7 +152,7 @@ class SharedSession(PoolClient):
                 self.switch_back(special.undo)
                 return special.end
             self.setup, self._undo = self.requests.setup, special.undo
-        elif verdict == Verdict.TUNNEL and self.alone and self.pipe and self.pipe.unsent:
+        elif verdict == Verdict.TUNNEL and self.state & ALONE and self.pipe and self.pipe.unsent:
             self.part(clean=False)  # what waits there could not be handed over
         pipe = self.pipe_for(alone=verdict != Verdict.SWITCH or self.sticky)
         if pipe is None:
@@ -129,8 +163,9 @@ class SharedSession(PoolClient):
             self.pool.give_away(pipe)
             self._become_tunnel(pipe, view[start:end])
             return end
-        self._switching = verdict == Verdict.SWITCH
-        self.used = self.used or (not special.clean and (self.alone or not self._switching))
+        if verdict == Verdict.SWITCH:
+            self.state |= SWITCHING
+        self.used |= not special.clean and (self.state & (ALONE | SWITCHING)) != SWITCHING
         self._submit(pipe, view[start : special.end], special.replies)
         return special.end
 
@@ -146,7 +181,8 @@ class SharedSession(PoolClient):
         if pipe is None:
             self.pending = (start, 0, None)
             return False
-        self.streaming, self.outstanding = True, 1
+        self.state |= STREAMING
+        self.outstanding = 1
         self.pool.count_pin("long_request")
         pipe.submit(self, b"", 1)
         return True
@@ -163,11 +199,12 @@ class SharedSession(PoolClient):
         pipe.submit(self, view[start:stop] if requests.forward is None else requests.forward, 0)
         if self.outstanding:
             pipe.note(requests.note, requests.discard)
-        self.streaming = not done
-        self.used |= done and not (requests.clean and self.outstanding)
-        if done and not self.outstanding:  # answered early: the rest may be read as a request
-            pipe.flush()
-            self.part_if_clean()
+        if done:
+            self.state &= ~STREAMING
+            self.used |= not (requests.clean and self.outstanding)
+            if not self.outstanding:  # answered early: the rest may be read as a request
+                pipe.flush()
+                self.part_if_clean()
         return stop
 
     def _refusal(self, error: ProtocolError, end: int) -> Special:
@@ -186,25 +223,24 @@ class SharedSession(PoolClient):
 
     # --- what pipes and the pool tell ----------------------------------------------------------
 
-    def replied(self, pipe: Pipe, done: int) -> None:
+    def replied(self, pipe: Dealer, done: int) -> None:
         """So many replies have come whole."""
         self.outstanding -= done
         last = pipe.parser.last
-        busy = self.outstanding or self.alone or self.held is not None
-        ending = last or self.requests.close_after or self._eof or self._draining
-        if self._gone or not (busy or ending or self._switching):
+        if self.state & GONE or not (self.state or last or self.requests.close_after):
             return  # nothing has waited for this
         if self.outstanding:
             if self.held is not None and self.outstanding < self._limit:
                 self.go_on()
             return
-        refused, self._switching = self._switching and pipe.parser.failed, False
+        refused = self.state & SWITCHING and pipe.parser.failed
+        self.state &= ~SWITCHING
         if last or self.requests.close_after:
             self.finish("server_eof" if last else "client_eof")
             return
         if refused:
             self.switch_back(self._undo)
-        if not self.streaming:
+        if not self.state & STREAMING:
             self._settled()
 
     def _settled(self) -> None:
@@ -215,22 +251,25 @@ class SharedSession(PoolClient):
 
     def end_if_done(self) -> None:
         """End a client that has closed its half, once it is owed nothing."""
-        if self._eof and not (self.outstanding or self.waiting or self.streaming or self.pending):
+        busy = self.outstanding or self.state & (WAITING | STREAMING) or self.pending
+        if self.state & EOF and not busy:
             self.finish("client_eof")
-        elif self._draining:
+        elif self.state & DRAINING:
             self.finish_when_idle()
 
     def pipe_lost(self, pipe: Pipe, replies: int, *, begun: bool, why: str) -> None:
         """The pipe is gone, and with it so many replies."""
         self.outstanding -= replies
-        switching, self._switching = self._switching, False
+        switching = self.state & SWITCHING
+        self.state &= ~SWITCHING
         if self.pipe is pipe:
             self.pipe = None
-            self.alone = self.used = False
-        if self._gone or self._ending is not None:
+            self.used = False
+            self.state &= ~ALONE
+        if self.state & (GONE | ENDING):
             return
         error = self.pool.framer.error(why) if replies else b""
-        fatal = begun or self.streaming or bool(self.requests.pinned)
+        fatal = begun or bool(self.state & STREAMING or self.requests.pinned)
         fatal = fatal or bool(replies and (not error or self.pool.framer.error_closes))
         if not begun and error:
             self.say(error if fatal else error * replies)
@@ -242,24 +281,25 @@ class SharedSession(PoolClient):
         if not self.outstanding:
             self._settled()
 
-    def tunnel(self, pipe: Pipe) -> None:
+    def tunnel(self, pipe: Dealer) -> None:
         """The reply just given has made the connection a tunnel."""
         self.outstanding = 0
         held = self.held if self.held is not None else b""
         with memoryview(held) as view:
             self._become_tunnel(pipe, view)
 
-    def _become_tunnel(self, pipe: Pipe, up: memoryview) -> None:
+    def _become_tunnel(self, pipe: Dealer, up: memoryview) -> None:
         """Relay blindly from here on: a plain session takes over both connections."""
         down = pipe.take_unread()
         has_slabs = len(self.loop.slabs.spare) >= bool(up) + bool(down)
-        if self._gone or self._blocked or not has_slabs:
-            self.pipe, self.alone = None, False
+        if self.state & (GONE | BLOCKED) or not has_slabs:
+            self.pipe = None
+            self.state &= ~ALONE
             pipe.close()
             self.listener.backend.freed(pipe.target, self.loop)
             self.close("slow_client")
             return
-        self._gone = True
+        self.state |= GONE
         self._forget()
         self.loop.remove(self.client.fileno())
         self.loop.remove(pipe.sock.fileno())
@@ -274,19 +314,19 @@ class SharedSession(PoolClient):
         """End what has waited too long; tell when to look again."""
         if now >= self.until:
             self.until = float("inf")
-            if self.waiting:
+            if self.state & WAITING:
                 self.pool.stop_waiting(self)
                 self.denied("queue_timeout")
-            elif self._lingering:
+            elif self.state & LINGERING:
                 self.close(self._ending or "client_eof")
             elif self._held_up is not None:
                 self.close("slow_client")
-            elif self._eof and self.outstanding:
+            elif self.state & EOF and self.outstanding:
                 self.close("server_fin_timeout")
         limit = self.listener.config.idle_timeout_s or float("inf")
         if now >= self.active_at + limit:
             self.close("idle_timeout")
-        return 0.0 if self._gone else min(self.until, self.active_at + limit)
+        return 0.0 if self.state & GONE else min(self.until, self.active_at + limit)
 
     def too_slow(self) -> None:
         """Half a request has taken longer than anybody's, and others need the memory."""
@@ -297,63 +337,58 @@ class SharedSession(PoolClient):
 
     def client_ended(self) -> None:
         """The client has closed its half: what it asked for before is answered first."""
-        self._eof = True
-        if self._lingering or self.streaming:  # a request that will never end
+        self.state |= EOF
+        if self.state & (LINGERING | STREAMING):  # a request that will never end
             self.close(self._ending or "client_eof")
             return
-        alone = self.alone and (self.requests.pinned or not self.sticky)
+        alone = self.state & ALONE and (self.requests.pinned or not self.sticky)
         if alone and self.outstanding and self.held is None:
             assert self.pipe is not None
             self.pipe.end_writing()
         self.end_if_done()
         self.update()
-        if self.outstanding and not self._gone:
+        if self.outstanding and not self.state & GONE:
             patience_s = self.listener.backend.config.server_fin_timeout_s
             self.until = self.loop.now + (patience_s or float("inf"))
             self.rearm()
 
     def finish_after_reply(self, *, wanted: bool = True) -> None:
         """End when the next reply has been given; not `wanted`: go on, there is no drain now."""
-        self._draining = wanted
+        self.state = self.state | DRAINING if wanted else self.state & ~DRAINING
 
     def finish_when_idle(self) -> None:
         """End at the next moment at which nothing is owed: the worker drains."""
-        self._draining = True
-        owed = self.outstanding or self.waiting or self.streaming or self._blocked
+        self.state |= DRAINING
+        owed = self.outstanding or self.state & (WAITING | STREAMING | BLOCKED)
         if not (owed or self.held or self.requests.pinned):
             self.finish("drained")
 
     def _forget(self) -> None:
         self.loop.wheel.disarm(self)
         self.forget_input()
-        if self.waiting:
+        if self.state & WAITING:
             self.pool.stop_waiting(self)
 
     def close(self, reason: CloseReason) -> None:
         """Leave: replies still due will be thrown away, a pipe that is not clean is closed."""
-        if self._gone:
+        if self.state & GONE:
             return
-        self._gone = True
+        self.state |= GONE
         self._forget()
         self.drop_output()
         self.loop.close(self.client)
-        if self.alone:
-            self.part(clean=not (self.outstanding or self.streaming))
+        if self.state & ALONE:
+            self.part(clean=not (self.outstanding or self.state & STREAMING))
         self.unblocked()
         self.listener.closed(self, self._ending or reason)
 
     def may_read(self) -> bool:
         """Whether what the client sends could go somewhere."""
-        if self.streaming and self.pipe is not None and self.pipe.full:
+        if self.state & _CANNOT_GO_ON or self.pending is not None:
             return False
-        return not (
-            self._eof
-            or self._blocked
-            or self.waiting
-            or self.pending is not None
-            or self._ending is not None
-            or (self.held is not None and (self._switching or self.outstanding >= self._limit))
-        )
+        if self.held is not None and (self.state & SWITCHING or self.outstanding >= self._limit):
+            return False
+        return not (self.state & STREAMING and self.pipe is not None and self.pipe.full)
 
     def rearm(self) -> None:
         """Be looked at when the next deadline comes."""

@@ -59,7 +59,7 @@ class Spare:
         figures.connect_seconds.observe(loop.now - self.since, CONNECT_BOUNDS_S)
         self.connected = True
         self.since = loop.now
-        loop.change(self.sock.fileno(), _ENDS)
+        loop.switch(self.sock.fileno(), WRITE, _ENDS)
         self._warm.dial_succeeded()
 
     def on_readable(self, mask: int) -> None:

@@ -12,9 +12,13 @@ gets the framer's error and is closed, a pipe is closed.
 Sharing is opt-in: whatever a framer does not know to be harmless on a shared connection, it pins.
 """
 
+import re
 from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
+
+QuickLook = Callable[[bytearray, int, int], "re.Match[bytes] | None"]
+"""What a compiled pattern's `match` and `fullmatch` are: of data[start:end]."""
 
 
 class ProtocolError(Exception):
@@ -166,6 +170,10 @@ class Replies(Protocol):
         ...
 
 
+def never(data: bytearray, start: int, end: int) -> None:
+    """Match nothing: for framers without a quick look."""
+
+
 class Framer(Protocol):
     """A protocol, once per listener and worker."""
 
@@ -180,6 +188,13 @@ class Framer(Protocol):
     """A request that is owed one reply and changes nothing; for health checks. May be empty."""
     reset: Setup
     """Makes a pipe that a client used alone as clean as a fresh one; empty: it must be closed."""
+    quick_request: QuickLook
+    """Matches data[start:end] if it is one whole request that is shared, owed one reply and sent as
+    it stands, whoever says it: nothing of the client's state matters, none is changed. What does
+    not match is scanned. To be fast, so it may miss most of what it could match; `never` always."""
+    quick_reply: QuickLook
+    """Matches from `start` on one whole reply, to its end, that means nothing for the connection
+    (not `last`, no tunnel). What does not match is fed. `never` for a framer that uses notes."""
 
     def requests(self) -> Requests:
         """Make the parser for a new client."""

@@ -12,7 +12,15 @@ Source: ops/chronos/lines.py (lines, replies), ops/chronos/client.py (HTTP_LINE,
 
 import re
 
-from aegis.framers.contract import ProtocolError, Replies, Requests, Setup, Special, Verdict
+from aegis.framers.contract import (
+    ProtocolError,
+    QuickLook,
+    Replies,
+    Requests,
+    Setup,
+    Special,
+    Verdict,
+)
 from aegis.framers.simple import SimpleFramer, SimpleReplies, SimpleRequests
 
 MAX_LINE_BYTES = 1 << 20
@@ -29,6 +37,9 @@ TAIL_BYTES = 64
 HTTP_LINE = re.compile(rb"(?!SET )[^\n]* HTTP/[0-9.]+\r?\n")
 HTTP_TAIL = re.compile(rb" HTTP/[0-9.]+\r?\n")
 UNTELLABLE_TAIL = re.compile(rb"[ HTP/]{0,6}[0-9.]+\r?\n")  # of TAIL_BYTES: " HTTP/" was cut off
+# One line that is not empty, has no CR and nothing of HTTP in it.
+QUICK_LINE = re.compile(rb"[^\x00-\x0d](?:[^\n\rH]|H(?!TTP/)){0,1000}+\n").fullmatch
+QUICK_REPLY = re.compile(rb"[^\n]{0,1000}+\n").match
 SET = b"SET "
 LINE_FEED = b"\n"
 HTTP = b" HTTP/"
@@ -180,6 +191,8 @@ class Line(SimpleFramer):
     name = "line"
     in_flight = IN_FLIGHT
     ping = b"PING\n"
+    quick_request: QuickLook = staticmethod(QUICK_LINE)
+    quick_reply: QuickLook = staticmethod(QUICK_REPLY)
     reset = Setup(ping, 1)  # there is nothing to undo; that PONG comes shows that no more was due
 
     def requests(self) -> Requests:

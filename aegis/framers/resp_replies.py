@@ -25,6 +25,7 @@ _LINE = r"[+\-,(][^\r\n]*\r\n|:[+-]?[0-9]{1,20}\r\n|\$-1\r\n|\*-1\r\n|[*~%]0\r\n
 # One whole value that holds no others; of a bulk string that is not small only the header, its
 # length captured.
 VALUE = re.compile(rf"(?:{SMALL_BULK}|{_LINE}|\$([1-9][0-9]{{1,9}})\r\n)".encode(), re.DOTALL).match
+SMALL_VALUE = re.compile(rf"(?:{SMALL_BULK}|{_LINE})".encode(), re.DOTALL).match
 EIGHT_VALUES = re.compile(rf"(?:{SMALL_BULK}|{_LINE}){{8}}".encode(), re.DOTALL).match
 HEADER = re.compile(
     rb"(?:(?P<bytes>[$!=])|(?P<values>[*~])|(?P<pairs>%)|(?P<attributes>\|))"

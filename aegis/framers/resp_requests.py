@@ -37,12 +37,15 @@ _BIG = rf"\$([1-9][0-9]{{{len(str(SMALL_BYTES)) - 1},8}})\r\n"
 # more than n words. (Written out as six alternatives it is 30 ns faster and takes 60 ms to compile,
 # not 12.)
 BIG = 6
-SIMPLE = re.compile(
+_ALL_BUT_LAST = (
     rf"\*(?:1|(2|(3|(4|(5|(6))))))\r\n{_NAME}"
     rf"(?(2){SMALL_BULK})(?(3){SMALL_BULK})(?(4){SMALL_BULK})(?(5){SMALL_BULK})"
-    rf"(?(1)(?:{SMALL_BULK}|{_BIG}))".encode(),
+)
+SIMPLE = re.compile(
+    rf"{_ALL_BUT_LAST}(?(1)(?:{SMALL_BULK}|{_BIG}))".encode(),
     re.DOTALL,
 ).match
+SMALL = re.compile(rf"{_ALL_BUT_LAST}(?(1){SMALL_BULK})".encode(), re.DOTALL).fullmatch
 WORD = re.compile(SMALL_BULK.encode(), re.DOTALL).match
 EIGHT_WORDS = re.compile(rf"(?:{SMALL_BULK}){{8}}".encode(), re.DOTALL).match
 

@@ -4,7 +4,7 @@ Sharing stays opt-in: these are right for requests that are all shared, each owe
 they are, and leave nothing behind on their connection. See contract.py for what each name means.
 """
 
-from aegis.framers.contract import NO_SETUP, Setup
+from aegis.framers.contract import NO_SETUP, QuickLook, Setup, never
 
 
 class SimpleRequests:
@@ -45,6 +45,8 @@ class SimpleFramer:
     error_closes: bool = False
     ping: bytes = b""
     reset: Setup = NO_SETUP
+    quick_request: QuickLook = staticmethod(never)
+    quick_reply: QuickLook = staticmethod(never)
 
     def error(self, why: str) -> bytes:  # noqa: ARG002 - the contract's
         """See `contract.Framer.error`: nothing is said, the client is closed."""

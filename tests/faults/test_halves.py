@@ -11,14 +11,17 @@ HALF, REST = REQUEST[:50_000], REQUEST[50_000:]
 SLOW = b"-ERR aegis: client_timeout\r\n"
 
 
+def taken(proxy: Proxy, count: int) -> None:
+    proxy.figures_when(lambda f: f.listeners[0].bytes[0] == count, f"{count} bytes to be read")
+
+
 def begun(proxy: Proxy, count: int) -> list[socket.socket]:
     """Have so many clients send half a request, one after another."""
     clients = []
     for n in range(count):
         client = proxy.connect()
         client.sendall(HALF)
-        held = (n + 1) * len(HALF)
-        proxy.figures_when(lambda f, b=held: f.listeners[0].bytes[0] == b, "the half to be read")
+        taken(proxy, (n + 1) * len(HALF))
         clients.append(client)
     return clients
 
@@ -71,8 +74,7 @@ def test_what_waits_for_a_pipe_is_no_half(rig: Rig) -> None:
     clients = [proxy.connect() for _ in range(HALVES_BYTES // len(REQUEST) + 3)]
     for client in clients:
         client.sendall(REQUEST)
-    taken = len(words("BLPOP", "k", "0")) + len(REQUEST) * len(clients)
-    proxy.figures_when(lambda f: f.listeners[0].bytes[0] == taken, "all requests to be read")
+    taken(proxy, len(words("BLPOP", "k", "0")) + len(REQUEST) * len(clients))
     server.sendall(b"*-1\r\n")
     expect(busy, b"*-1\r\n")
     server = next_pipe(server, upstream)

@@ -12,7 +12,7 @@ from aegis.figures import Figures
 from tests.harness import Rig
 from workers.backend import Backend
 from workers.listener import Listener
-from workers.loop import READ, WRITE, Loop
+from workers.loop import READ, SILENCED, WRITE, Loop
 from workers.slab import Slabs
 
 
@@ -115,11 +115,11 @@ def test_a_paused_fd_reports_a_hang_up_and_a_silenced_one_nothing(
         elif turns == 3:
             assert handler.events
             assert all(mask & select.EPOLLHUP for _, mask in handler.events)
-            loop.silence(mine.fileno())
+            loop.switch(mine.fileno(), 0, SILENCED)
             handler.events.clear()
         elif turns == 6:
             assert handler.events == []
-            loop.wake(mine.fileno(), READ)
+            loop.switch(mine.fileno(), SILENCED, READ)
         elif turns == 8:
             loop.stop()
 
@@ -157,6 +157,6 @@ def test_a_fd_that_is_both_readable_and_writable_reaches_both_handlers_in_one_tu
 def test_removing_a_silenced_fd_is_no_error(loop: Loop, readable: list[socket.socket]) -> None:
     fd = readable[0].fileno()
     loop.add(fd, READ, Handler())
-    loop.silence(fd)
+    loop.switch(fd, READ, SILENCED)
     loop.remove(fd)
     loop.remove(fd)
