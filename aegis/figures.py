@@ -126,7 +126,6 @@ class Figures(msgspec.Struct, tag="figures"):
     """Parked with a flow whose sink is full."""
     slab_shortages: int = 0
     """Reads that found no spare slab and left the bytes in the kernel instead."""
-    turns: int = 0
     turn_seconds: Histogram = msgspec.field(
         default_factory=lambda: Histogram([0] * (len(TURN_BOUNDS_S) + 1))
     )
@@ -147,6 +146,11 @@ class Figures(msgspec.Struct, tag="figures"):
     """Closed sessions for whose record there was no room on the way to the session log."""
     backends: list[BackendFigures] = []
     pools: list[PoolFigures] = []
+
+    @property
+    def turns(self) -> int:
+        """How often the loop has turned."""
+        return sum(self.turn_seconds.buckets)
 
     @property
     def sessions(self) -> int:

@@ -23,6 +23,7 @@ REFUSE_SETTLE_S = 0.05  # a drain waits this long for handshakes under way befor
 HALVES_BYTES = 1 << 20  # what halves of requests may take in all, however small the slabs are
 MAX_PIPELINED = 4_096  # replies one client may have outstanding before it is read no further
 RUN_MAX = 256  # replies to one client that are passed over at once
+GATHER_TURNS = 3  # in a row in which requests are gathered while more events wait; then they go
 GATHER_MAX = 32  # replies a pipe may owe before a turn's next request goes to another pipe
 MAX_OPENING = 4  # pipes being opened at once for those of one setup who will share them
 LOOK_AHEAD = 64  # of those who wait, how many are looked at to see how many pipes are wanted

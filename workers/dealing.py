@@ -49,8 +49,8 @@ class Dealer(ServerEnd):
     """A connection and who is owed what comes from it; Pipe adds who may use it."""
 
     __slots__ = (
-        "_asked_at", "_due", "_end", "_left", "_slab", "_start", "begun", "busy_since", "heard_at",
-        "idle_since", "owed", "owner", "parser", "stuck",
+        "_asked_at", "_due", "_end", "_left", "_slab", "_start", "_submitted", "begun",
+        "busy_since", "heard_at", "idle_since", "owed", "owner", "parser", "stuck",
     )  # fmt: skip
 
     def __init__(self, pool: "Pool", target: Server, sock: socket) -> None:
@@ -67,6 +67,7 @@ class Dealer(ServerEnd):
         """When the server last said something, or began to owe something."""
         self._due = 0  # replies to requests of which bytes have gone: no others can come
         self._asked_at: deque[tuple[float, int]] = deque()  # since when so many of these are owed
+        self._submitted = 0  # replies owed to what was submitted, and not gathered, since
         self._slab = self.loop.slabs.hot
         """What is being dealt out, from `_start` to `_end`."""
         self._start = self._end = 0
@@ -86,7 +87,10 @@ class Dealer(ServerEnd):
         if added:
             self._due += added
             self._asked_at.append((self.loop.now, added))
-            self.pool.figures.requests += added
+            figures = self.pool.figures
+            figures.requests += added
+            figures.hits += added - self._submitted  # of what was submitted the pool has counted it
+            self._submitted = 0
 
     def deal(self, count: int) -> None:
         """Deal out so many bytes, which the loop's hot slab holds."""
@@ -110,30 +114,33 @@ class Dealer(ServerEnd):
         """Deal out as long as clients and replies are ordinary; returns whether to go on."""
         buffer, view = self._slab
         owed, quick, now = self.owed, self.pool.framer.quick_reply, self.loop.now
-        start, end, left, rest = self._start, self._end, self._left, 0
+        start, end, left = self._start, self._end, self._left
+        next_owed, rest = owed.popleft, 0
         while left and start < end:
-            client = owed[0]
-            reply = None if client.state else quick(buffer, start, end)
-            if reply is None:
+            client = next_owed()
+            if client.state or (reply := quick(buffer, start, end)) is None:
+                owed.appendleft(client)
                 break
-            stop, done = reply.end(), 1
-            if client.outstanding > 1:
-                stop, done = self._quick_run(client, stop)
+            data: bytearray | memoryview
+            if client.outstanding == 1:
+                stop, done = reply.end(), 1
+                data = buffer[start:stop]  # so small that a copy costs less than a view
+            else:
+                stop, done = self._quick_run(client, reply.end(), left)
+                data = view[start:stop]
             try:
-                sent = client.send(view[start:stop])
+                sent = client.send(data)
             except OSError:  # `deliver` meets it again, and sees to it
                 sent = 0
             client.bytes[1] += sent
             client.active_at = now
             if sent < stop - start:
+                owed.extendleft([client] * done)
                 start, rest = start + sent, stop
                 break
-            client.outstanding -= done
             start = stop
             left -= done
-            while done:
-                owed.popleft()
-                done -= 1
+            client.outstanding -= done
         self._came(self._left - left)
         if not rest and start == self._start:
             return self._deal_carefully()
@@ -143,13 +150,16 @@ class Dealer(ServerEnd):
         self.begun = True
         return self._hand(client, rest, done)
 
-    def _quick_run(self, client: "PoolClient", stop: int) -> tuple[int, int]:
-        """Find replies to the same client behind its first; returns their end, and how many."""
+    def _quick_run(self, client: "PoolClient", stop: int, left: int) -> tuple[int, int]:
+        """Find replies to the same client behind its first, which ends at `stop`; strike them off.
+
+        Returns:
+            Their end, and how many they are with the first; at most `left`.
+        """
         quick, buffer, end, done = self.pool.framer.quick_reply, self._slab.buffer, self._end, 1
-        for each in islice(self.owed, 1, min(self._left, client.outstanding)):
-            reply = quick(buffer, stop, end) if each is client else None
-            if reply is None:
-                break
+        owed, most = self.owed, min(left, client.outstanding)
+        while done < most and owed[0] is client and (reply := quick(buffer, stop, end)):
+            owed.popleft()
             stop = reply.end()
             done += 1
         return stop, done

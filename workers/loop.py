@@ -22,7 +22,7 @@ from time import monotonic
 from typing import Protocol
 
 from aegis.figures import TURN_BOUNDS_S, Figures
-from aegis.limits import EVENTS_PER_TURN, HALVES_BYTES
+from aegis.limits import EVENTS_PER_TURN, GATHER_TURNS, HALVES_BYTES
 from workers.halves import Halves
 from workers.slab import Slabs
 from workers.timers import Wheel
@@ -93,8 +93,8 @@ class Loop:
     """One worker's loop; everything that is called from it runs in its thread."""
 
     __slots__ = (
-        "_after", "_doomed", "_epoll", "_figures", "_later", "_readers", "_running", "_writers",
-        "halves", "now", "slabs", "wheel",
+        "_after", "_doomed", "_epoll", "_figures", "_gathered", "_later", "_readers", "_running",
+        "_writers", "halves", "now", "slabs", "wheel",
     )  # fmt: skip
 
     def __init__(self, slabs: Slabs, figures: Figures) -> None:
@@ -104,6 +104,7 @@ class Loop:
         self._doomed: list[socket.socket] = []
         self._later: list[Flushable] = []
         self._after: list[Flushable] = []
+        self._gathered: list[Flushable] = []
         self._figures = figures
         self._running = True
         self.slabs = slabs
@@ -155,6 +156,14 @@ class Loop:
         """Have `item.flush()` called once all events of this turn have been handled."""
         self._later.append(item)
 
+    def gather(self, item: Flushable) -> None:
+        """Have `item.flush()` called once no more events wait, or after GATHER_TURNS turns.
+
+        A busy loop so sends more at a time, one that is not waits for nobody: the next poll is
+        without a timeout.
+        """
+        self._gathered.append(item)
+
     def after_closing(self, item: Flushable) -> None:
         """Have `item.flush()` called once what was closed in this turn really is closed."""
         self._after.append(item)
@@ -167,14 +176,19 @@ class Loop:
         """Turn until `stop`."""
         poll, readers, writers = self._epoll.poll, self._readers, self._writers
         figures, wheel, doomed, clock = self._figures, self.wheel, self._doomed, monotonic
-        later, after = self._later, self._after
-        turns, quick = figures.turn_seconds.buckets, TURN_BOUNDS_S[0]
+        later, after, gathered = self._later, self._after, self._gathered
+        histogram, quick = figures.turn_seconds, TURN_BOUNDS_S[0]
+        turns, patience = histogram.buckets, GATHER_TURNS
         ended = clock()
         while self._running:
-            events = poll(max(0.0, wheel.due - ended), EVENTS_PER_TURN)
+            wait = 0.0 if gathered else wheel.due - ended
+            events = poll(max(0.0, wait), EVENTS_PER_TURN)
             self.now = started = clock()
             for fd, mask in events:
                 try:
+                    if mask == READ:
+                        readers[fd].on_readable(mask)
+                        continue
                     if mask & WRITE:
                         writers[fd].on_writable(mask)
                     if mask != WRITE:
@@ -185,27 +199,39 @@ class Loop:
                     writers[fd].fail(error)
             if started >= wheel.due:
                 wheel.advance(started)
-            while later or doomed or after:  # what is flushed may defer and close
-                while later:  # one may defer another
-                    item = later.pop()
-                    try:
-                        item.flush()
-                    except Exception as error:
-                        log.exception("a flush failed")
-                        item.fail(error)
-                for sock in doomed:
-                    sock.close()
-                doomed.clear()
-                later += after
-                after.clear()
-            figures.turns += 1
+            if gathered:
+                if events and patience:
+                    patience -= 1
+                else:
+                    patience = GATHER_TURNS
+                    later += gathered
+                    gathered.clear()
+            if later or doomed or after:
+                self._end_turn()
             ended = clock()
             spent = ended - started
             if spent <= quick:  # nearly always: spares the bisection
                 turns[0] += 1
-                figures.turn_seconds.sum_s += spent
+                histogram.sum_s += spent
             else:
-                figures.turn_seconds.observe(spent, TURN_BOUNDS_S)
+                histogram.observe(spent, TURN_BOUNDS_S)
             figures.longest_turn_s = max(figures.longest_turn_s, spent)
         for sock in doomed:
             sock.close()
+
+    def _end_turn(self) -> None:
+        """Flush what was deferred, close what is to be closed, until nothing is left of either."""
+        later, doomed, after = self._later, self._doomed, self._after
+        while later or doomed or after:  # what is flushed may defer and close
+            while later:  # one may defer another
+                item = later.pop()
+                try:
+                    item.flush()
+                except Exception as error:
+                    log.exception("a flush failed")
+                    item.fail(error)
+            for sock in doomed:
+                sock.close()
+            doomed.clear()
+            later += after
+            after.clear()

@@ -120,14 +120,16 @@ class Pipe(Dealer):
         """Whether all who are owed a reply have left."""
         return bool(self.owed) and all(client_of(each).state & GONE for each in self.owed)
 
-    def gather(self, client: "PoolClient", request: memoryview) -> None:
+    def gather(self, client: "PoolClient", request: bytearray) -> None:
         """Take one more small request of this turn; only for the pipe its pool gathers on."""
         self._out += request
         owed = self.owed
         owed.append(client)
+        if not self.gathering:
+            self.gathering = True
+            self.loop.gather(self)
         if len(owed) >= self.pool.gather_most:
             self.pool.gathering = None
-        if not self.gathering:
             self.send_later()
 
     def submit(
@@ -147,9 +149,9 @@ class Pipe(Dealer):
         if client.note is not None:
             client.note.submitted(self.target, replies)
         if replies:
+            self._submitted += replies
             self.owed.extend([Odd(client, note, discard) if note or discard else client] * replies)
-        if not self.gathering:
-            self.send_later()
+        self.send_later()
 
     def note(self, note: int, discard: bool) -> None:
         """Correct what was said of the request submitted last, which streams."""

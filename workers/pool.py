@@ -67,7 +67,7 @@ class Pool(Opening):
         if self.waiting:
             return None  # first come, first served
         pipe = self.gathering
-        if pipe is None or pipe.setup != setup:
+        if pipe is None or pipe.setup != setup:  # else it is one that equals the client's own
             pipe = self.shelves.take_idle(setup) or self._least_busy(setup)
             self.gathering = pipe
         return pipe

@@ -2,9 +2,9 @@
 
     dialled ─▶ connecting ─▶ setting up ─▶ ready ─▶ closed, once
                                 │             │
-    out ──flush, once a turn──▶ send          └ short: the rest waits for the server to take it
+    out ──flush, of a turn or a few──▶ send   └ short: the rest waits for the server to take it
 
-Everything that a turn has gathered leaves in one send. What was written is never sent again.
+Everything that was gathered leaves in one send. What was written is never sent again.
 """
 
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
@@ -24,8 +24,8 @@ class ServerEnd:
     """A connection to a server; Pipe adds who is owed what comes from it."""
 
     __slots__ = (
-        "_mask", "_out", "_out_max", "_write_ends", "dialled_at", "full", "gathering", "loop",
-        "pool", "sock", "state", "target",
+        "_leaving", "_mask", "_out", "_out_max", "_write_ends", "dialled_at", "full", "gathering",
+        "loop", "pool", "sock", "state", "target",
     )  # fmt: skip
 
     def __init__(self, pool: "Pool", target: Server, sock: socket) -> None:
@@ -42,7 +42,8 @@ class ServerEnd:
         """The server takes requests more slowly than they come."""
         self._write_ends = False  # nothing more will be submitted: end the stream behind it
         self.gathering = False
-        """Requests of this turn wait for its end, to leave together."""
+        """Requests wait for others, to leave together."""
+        self._leaving = False  # what waits leaves at the end of this turn
         self._mask = WRITE
 
     @property
@@ -58,14 +59,14 @@ class ServerEnd:
 
     def send_later(self) -> None:
         """Send at the end of this turn."""
-        if not self.gathering:
-            self.gathering = True
+        if not self._leaving:
+            self._leaving = True
             self.loop.defer(self)
 
     def flush(self) -> None:
-        """Send what the turn has gathered, in one call."""
-        self.gathering = False
-        if self.state != CLOSED and not self._mask & WRITE:
+        """Send what was gathered, in one call."""
+        self.gathering = self._leaving = False
+        if self.state != CLOSED and not self._mask & WRITE and (self._out or self._write_ends):
             self._send()
 
     def _send(self) -> None:
