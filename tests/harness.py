@@ -26,10 +26,11 @@ import psutil
 import zmq
 
 from aegis import bus
-from aegis.config import Backend, Config, Listener
+from aegis.config import Config, Listener
+from aegis.config_backend import Backend, servers_of
 from aegis.figures import Figures
 from aegis.lifecycle import Goal
-from aegis.messages import Boot, Desired, Report
+from aegis.messages import Boot, Desired, Report, ServerWish
 from aegis.session_records import SessionBatch, SessionRecord
 
 DEADLINE_S = 20.0
@@ -328,6 +329,10 @@ class Proxy:
             config=self.config,
             goal=goal,
             listeners={"front": self.sock.fileno()},
+            servers={
+                b.name: [ServerWish(each.address) for each in servers_of(b.servers)]
+                for b in self.config.backends
+            },
             shares={b.name: b.max_connections for b in self.config.backends if b.max_connections},
         )
         worker = Worker(boot, self._directory / f"worker-{len(self.workers)}.log")

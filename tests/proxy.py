@@ -40,6 +40,7 @@ _PACKAGES = {
     "redis-cli": "redis-tools",
     "redis-benchmark": "redis-tools",
     "chromium": "chromium",
+    "dnsmasq": "dnsmasq-base",
     "nc": "netcat-openbsd",
     "promtool": "prometheus",
     "initdb": "postgresql",

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aegis.figures import REPLY_BOUNDS_S
 from aegis.framers.contract import ProtocolError
 from aegis.limits import RUN_MAX
-from workers.backend import Server
 from workers.loop import READ, SILENCED
 from workers.server import CLOSED, READY, ServerEnd
 from workers.slab import Slab
+from workers.target import Server
 
 if TYPE_CHECKING:
     from workers.pool import Pool
@@ -63,8 +63,8 @@ class Dealer(ServerEnd):
         """Who gets each reply that is to come, a PoolClient or Odd; those who have left, too."""
         self.idle_since = self.busy_since = self.loop.now
         """Since when nothing was owed; since when the server has not got on with what it owes."""
-        self.heard_at = self.loop.now
-        """When the server last said something, or began to owe something."""
+        self.heard_at = 0.0
+        """When the server last said something."""
         self._due = 0  # replies to requests of which bytes have gone: no others can come
         self._asked_at: deque[tuple[float, int]] = deque()  # since when so many of these are owed
         self._slab = self.loop.slabs.hot
@@ -78,7 +78,7 @@ class Dealer(ServerEnd):
 
     def begin(self) -> None:
         """Begin to owe: from now on the server's silence counts."""
-        self.busy_since = self.heard_at = self.loop.now
+        self.busy_since = self.loop.now
 
     def began_to_go(self) -> None:
         """Expect replies to all that was gathered, from now on."""

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING
 
 from aegis.framers.contract import ProtocolError, Setup
 from aegis.limits import MAX_SETUP_REPLY_BYTES
-from workers.backend import Server
 from workers.client import GONE
 from workers.dealing import Dealer, Odd, client_of
 from workers.loop import READ, SILENCED, WRITE
 from workers.server import CLOSED, CONNECTING, READY, SETTING_UP
+from workers.target import Server
 
 if TYPE_CHECKING:
     from workers.pool import Pool
@@ -234,6 +234,8 @@ class Pipe(Dealer):
         """Close, and answer for every reply that is owed."""
         if self.state == CLOSED:
             return
+        if self.owed or self.state != READY:
+            self.pool.blame(self, why)
         lost: dict[PoolClient, int] = {}
         for each in self.owed:
             client = client_of(each)

@@ -29,6 +29,7 @@ from workers.overdue import end_overdue
 from workers.pipe import Pipe
 from workers.server import READY
 from workers.shelves import Shelves
+from workers.target import LOSSES_THAT_COUNT, Server
 from workers.timers import Alarm
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Pool(Opening):
 
     def wait(self, client: "PoolClient") -> bool:
         """Queue a client until `granted` is called; False when the queue is full."""
-        scarce = self.backend.open >= self.backend.limit or not self.may_dial
+        scarce = not (self.may_dial and self.backend.has_room())
         if scarce and len(self.waiting) + len(self.parked) >= self.backend.config.queue_max:
             return False
         if client.note is not None:
@@ -208,6 +209,13 @@ class Pool(Opening):
         pipe.close()
         self._serve_all()
 
+    def blame(self, pipe: Pipe, why: str) -> None:
+        """Count against its server that a pipe ends which owed something, if that is to blame."""
+        server = pipe.target
+        if why in LOSSES_THAT_COUNT:
+            server.heard(max(each.heard_at for each in self.pipes if each.target is server))
+            server.failed(why)
+
     def give_away(self, pipe: Pipe) -> None:
         """Forget a pipe that has become a tunnel; its connection goes on being counted."""
         self._forget(pipe, connection_stays=True)
@@ -237,14 +245,19 @@ class Pool(Opening):
         """The backend's budget has room again."""
         self._serve_all()
 
-    def shrink(self) -> bool:
+    def shrink(self, server: Server | None = None) -> bool:
         """Close a pipe that nobody uses, for somebody who needs its place."""
-        pipe = self.shelves.longest_idle
+        pipe = self.shelves.longest_idle(server)
         if pipe is None:
             return False
         self._forget(pipe)
         pipe.close()
         return True
+
+    @property
+    def serves_live(self) -> bool:
+        """Whether there is a pipe to a server that is live."""
+        return any(pipe.state == READY and pipe.target.live for pipe in self.pipes)
 
     def close(self) -> None:
         """Close all pipes, once all sessions have ended; the next client opens one again."""
@@ -253,9 +266,9 @@ class Pool(Opening):
             self._forget(pipe)
             pipe.close()
 
-    def retire_one(self) -> bool:
+    def retire_one(self, server: Server | None = None) -> bool:
         """Give a ready pipe no more requests, so that it closes once it owes nothing."""
-        ready = self.shelves.every_ready
+        ready = [pipe for pipe in self.shelves.every_ready if server in {None, pipe.target}]
         if ready:
             self.retire(ready[0])
         return bool(ready)
@@ -264,6 +277,10 @@ class Pool(Opening):
         """Bring the figures up to date; returns how many pipes nobody uses."""
         self.figures.pipes = self.shelves.sample()
         return self.figures.pipes["idle"]
+
+    def idle_on(self, server: Server) -> int:
+        """Return how many pipes to a server nobody uses."""
+        return self.shelves.idle_on(server)
 
     def _grow(self, setup: Setup) -> None:
         """Open a pipe for a setup unless enough are being opened, or there is no room."""

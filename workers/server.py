@@ -11,8 +11,8 @@ from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
 from typing import TYPE_CHECKING
 
 from aegis.figures import CONNECT_BOUNDS_S
-from workers.backend import Server
 from workers.loop import WRITE
+from workers.target import Server
 
 if TYPE_CHECKING:
     from workers.pool import Pool

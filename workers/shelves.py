@@ -16,6 +16,7 @@ from workers.server import READY
 
 if TYPE_CHECKING:
     from workers.pipe import Pipe
+    from workers.target import Server
 
 
 class Shelves:
@@ -39,10 +40,14 @@ class Shelves:
         """All that may be shared."""
         return [pipe for pipes in self._ready.values() for pipe in pipes]
 
-    @property
-    def longest_idle(self) -> "Pipe | None":
-        """One that owes nothing, not used for longer than others of its setup."""
-        return next((pipe for idle in self._idle.values() for pipe in idle), None)
+    def longest_idle(self, server: "Server | None" = None) -> "Pipe | None":
+        """Return one to that server, or any, that owes nothing, unused for longest of its setup."""
+        every = (pipe for idle in self._idle.values() for pipe in idle)
+        return next((pipe for pipe in every if server in {None, pipe.target}), None)
+
+    def idle_on(self, server: "Server") -> int:
+        """Count those to a server that owe nothing."""
+        return sum(pipe.target is server for idle in self._idle.values() for pipe in idle)
 
     def opens(self, setup: Setup) -> int:
         """Count the pipes that are being opened for that setup."""

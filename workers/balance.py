@@ -1,0 +1,152 @@
+"""Which server is next: one function or small class for each word of `balance`.
+
+    candidates (live, not tried yet, with room) ─▶ next ─▶ one of them
+
+Each is given at least one candidate, in the configuration's order, each with a weight above 0.
+`changed` comes first, and again whenever the live servers or their weights have changed. All of it
+is one worker's: what `least_conn` and `random` compare is what this worker has open, and round
+robin begins at another server in each worker, so that workers do not move in step.
+"""
+
+import random
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from workers.maglev import Table, key_of
+from workers.target import Server
+
+
+class Balance(Protocol):
+    """A way to choose."""
+
+    def changed(self, live: Sequence[Server], *, members: bool) -> None:
+        """Take note of the live servers; `members` unless only weights are others."""
+        ...
+
+    def next(self, candidates: Sequence[Server], key: int) -> Server:
+        """Choose; `key` is a hash of the client's address, where a balance wants that."""
+        ...
+
+
+class RoundRobin:
+    """Smooth weighted round robin: weights 5, 1, 1 give a a b a c a a, not five of a in a row.
+
+    Each turn every candidate is given its weight, and who has most pays the sum. Source: nginx,
+    ngx_http_upstream_get_peer (commit 52327e0).
+    """
+
+    def __init__(self, slot: int) -> None:
+        self._slot = slot
+
+    def changed(self, live: Sequence[Server], *, members: bool) -> None:
+        """See `Balance`; weights alone go on from where it is, or a ramp would favour the first."""
+        if members and live:
+            for server in live:
+                server.credit = 0
+            for _ in range(self._slot % len(live)):
+                self.next(live, 0)
+
+    def next(self, candidates: Sequence[Server], key: int) -> Server:  # noqa: ARG002 - Balance's
+        """See `Balance`."""
+        best, total = candidates[0], 0
+        for server in candidates:
+            total += server.weight
+            server.credit += server.weight
+            if server.credit > best.credit:
+                best = server
+        best.credit -= total
+        return best
+
+
+class LeastConn:
+    """The fewest connections for its weight, the one to come counted; of equals in turn."""
+
+    def __init__(self) -> None:
+        self._turns = 0
+
+    def changed(self, live: Sequence[Server], *, members: bool) -> None:
+        """See `Balance`."""
+
+    def next(self, candidates: Sequence[Server], key: int) -> Server:  # noqa: ARG002 - Balance's
+        """See `Balance`."""
+        best = min(candidates, key=_load_then_turn)
+        self._turns += 1
+        best.picked = self._turns
+        return best
+
+
+class TwoRandom:
+    """The emptier of two that are drawn by weight: near to least_conn, and no two move in step.
+
+    Source: Mitzenmacher, The Power of Two Choices in Randomized Load Balancing (2001).
+    """
+
+    def changed(self, live: Sequence[Server], *, members: bool) -> None:
+        """See `Balance`."""
+
+    def next(self, candidates: Sequence[Server], key: int) -> Server:  # noqa: ARG002 - Balance's
+        """See `Balance`."""
+        return min(random.choices(candidates, [s.weight for s in candidates], k=2), key=_load)
+
+
+class First:
+    """The first in the configuration's order that has room, so that the last may be let go."""
+
+    def changed(self, live: Sequence[Server], *, members: bool) -> None:
+        """See `Balance`."""
+
+    def next(self, candidates: Sequence[Server], key: int) -> Server:  # noqa: ARG002 - Balance's
+        """See `Balance`."""
+        return candidates[0]
+
+
+class Source:
+    """The same server for the same client, of all workers, as long as that is live."""
+
+    def __init__(self) -> None:
+        self._live: Sequence[Server] = ()
+        self._table = Table([])
+
+    def changed(self, live: Sequence[Server], *, members: bool) -> None:  # noqa: ARG002 - Balance's
+        """See `Balance`."""
+        self._live = live
+        self._table = Table([(server.address.text, server.weight) for server in live])
+
+    def next(self, candidates: Sequence[Server], key: int) -> Server:
+        """See `Balance`; where the client's own server was tried or is full, the next one is."""
+        for index in self._table.from_key(key):
+            if self._live[index] in candidates:
+                return self._live[index]
+        return candidates[key % len(candidates)]  # backups: they have no table
+
+
+def _load(server: Server) -> float:
+    return (server.figures.connections + 1) / server.weight
+
+
+def _load_then_turn(server: Server) -> tuple[float, int]:
+    return _load(server), server.picked
+
+
+def make_balance(word: str, slot: int) -> Balance:
+    """Make what the configuration's word means, HAProxy's spellings included."""
+    makers: dict[str, Callable[[], Balance]] = {
+        "roundrobin": lambda: RoundRobin(slot),
+        "leastconn": LeastConn,
+        "random": TwoRandom,
+        "first": First,
+        "source": Source,
+    }
+    return makers[word.replace("_", "")]()
+
+
+def client_key(client: socket.socket) -> int:
+    """Return the same number for the same client in every worker; of IPv6 its /64 counts."""
+    try:
+        host = client.getpeername()[0]
+    except OSError:  # it has left
+        return 0
+    if client.family == socket.AF_INET6:
+        return key_of(socket.inet_pton(client.family, host.partition("%")[0])[:8])
+    return key_of(socket.inet_aton(host))
