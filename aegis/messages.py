@@ -32,6 +32,8 @@ class ServerWish(msgspec.Struct, frozen=True, omit_defaults=True):
     """It gets sessions only while no other server of the backend may."""
     cut_at: float = 0.0
     """Instant at which what it still has is cut; 0 = never."""
+    observed: bool = False
+    """Whether its first word in each session is noted: for outlier detection."""
     reset: bool = False
     """It is down: what is cut is reset, so that nobody takes it for a clean end."""
 

@@ -172,6 +172,7 @@ class KnownBackend:
                     address=server.conf.address,
                     weight=self.weight_of(server, now),
                     backup=server.conf.backup,
+                    observed=self.conf.outlier_detection is not None,
                     cut_at=server.down_at if reset else server.override.cut_at,
                     reset=reset,
                 )

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from aegis import config_backend
 from aegis.messages import ServerWish
-from workers.balance import Source, client_key, make_balance
+from workers.balance import Load, Source, client_key, connections_of, make_balance
 from workers.budget import Budget
 from workers.target import UNLIMITED, Server
 from workers.tcp import tune
@@ -23,7 +23,9 @@ Tried = tuple[Server, ...]
 class Backend(Budget):
     """The servers of one backend. `pick` never returns one that is in `tried`."""
 
-    __slots__ = ("_balance", "_by_source", "_only", "_others", "config", "pool_min", "servers")
+    __slots__ = (
+        "_by_source", "_only", "_others", "balance", "config", "has_choice", "pool_min", "servers",
+    )  # fmt: skip
 
     def __init__(self, conf: config_backend.Backend, slot: int, workers: int = 1) -> None:
         """Know no server yet: they come with `apply`."""
@@ -31,9 +33,11 @@ class Backend(Budget):
         self.config = conf
         self.servers: dict[str, Server] = {}
         """By address; those that are let go included."""
-        self._balance = make_balance(conf.balance, slot)
-        self._by_source = isinstance(self._balance, Source)
+        self.balance = make_balance(conf.balance, slot)
+        self._by_source = isinstance(self.balance, Source)
         self._only: Server | None = None  # where there is no choice
+        self.has_choice = False
+        """Whether several servers are live."""
         self._others: tuple[Server, ...] = ()  # backups that are not live
         self.pool_min = 0
         """This worker's share of pool_min."""
@@ -69,7 +73,7 @@ class Backend(Budget):
         self._others = tuple(server for server in usable if server not in self.live)
         for server in self.servers.values():
             server.live = server in self.live
-        self._balance.changed(self.live, members=before != self.live)
+        self.balance.changed(self.live, members=before != self.live)
         if before != self.live:
             for pool in self.pools:
                 pool.servers_changed()
@@ -93,6 +97,7 @@ class Backend(Budget):
         live = self.live
         alone = live is not None and len(live) == 1 and live[0].limit == UNLIMITED
         self._only = live[0] if live and alone else None
+        self.has_choice = live is not None and len(live) > 1
         super()._live_changed()
 
     def leaving(self) -> list[Server]:
@@ -119,7 +124,12 @@ class Backend(Budget):
         left = [server for server in self.live or () if server not in tried]
         left = left or [server for server in self._others if server not in tried]
         left = [server for server in left if server.has_room]
-        return self._balance.next(left, key) if left else None
+        return self.balance.next(left, key, connections_of) if left else None
+
+    def turn(self, now: float, load: Load = connections_of) -> Server | None:
+        """Choose a live server for what is shared, full or not; None: all are shunned."""
+        left = [server for server in self.live or () if now >= server.shunned_until]
+        return self.balance.next(left, 0, load) if left else None
 
     def has_untried(self, tried: Tried) -> bool:
         """Whether there is a server that was not tried, though it may have no room now."""

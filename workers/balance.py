@@ -7,6 +7,7 @@ Each is given at least one candidate, in the configuration's order, each with a 
 is one worker's: what `least_conn` and `random` compare is what this worker has open, and round
 robin begins at another server in each worker, so that workers do not move in step.
 """
+# ruff: noqa: ARG002 - each looks at what it needs
 
 import random
 import socket
@@ -16,16 +17,33 @@ from typing import Protocol
 from workers.maglev import Table, key_of
 from workers.target import Server
 
+Load = Callable[[Server], int]
+"""What a server is busy with: a number that compares."""
+
+
+def connections_of(server: Server) -> int:
+    """Return what a server is busy with where each session has a connection."""
+    return server.figures.connections
+
 
 class Balance(Protocol):
     """A way to choose."""
+
+    by_load: bool
+    """Whether it looks at the load."""
 
     def changed(self, live: Sequence[Server], *, members: bool) -> None:
         """Take note of the live servers; `members` unless only weights are others."""
         ...
 
-    def next(self, candidates: Sequence[Server], key: int) -> Server:
-        """Choose; `key` is a hash of the client's address, where a balance wants that."""
+    def next(self, candidates: Sequence[Server], key: int, load: Load) -> Server:
+        """Choose.
+
+        Args:
+            candidates: from whom.
+            key: a hash of the client's address, where a balance wants that.
+            load: what each is busy with.
+        """
         ...
 
 
@@ -36,6 +54,8 @@ class RoundRobin:
     ngx_http_upstream_get_peer (commit 52327e0).
     """
 
+    by_load = False
+
     def __init__(self, slot: int) -> None:
         self._slot = slot
 
@@ -45,9 +65,9 @@ class RoundRobin:
             for server in live:
                 server.credit = 0
             for _ in range(self._slot % len(live)):
-                self.next(live, 0)
+                self.next(live, 0, connections_of)
 
-    def next(self, candidates: Sequence[Server], key: int) -> Server:  # noqa: ARG002 - Balance's
+    def next(self, candidates: Sequence[Server], key: int, load: Load) -> Server:
         """See `Balance`."""
         best, total = candidates[0], 0
         for server in candidates:
@@ -62,15 +82,17 @@ class RoundRobin:
 class LeastConn:
     """The fewest connections for its weight, the one to come counted; of equals in turn."""
 
+    by_load = True
+
     def __init__(self) -> None:
         self._turns = 0
 
     def changed(self, live: Sequence[Server], *, members: bool) -> None:
         """See `Balance`."""
 
-    def next(self, candidates: Sequence[Server], key: int) -> Server:  # noqa: ARG002 - Balance's
+    def next(self, candidates: Sequence[Server], key: int, load: Load) -> Server:
         """See `Balance`."""
-        best = min(candidates, key=_load_then_turn)
+        best = min(candidates, key=lambda each: ((load(each) + 1) / each.weight, each.picked))
         self._turns += 1
         best.picked = self._turns
         return best
@@ -82,21 +104,26 @@ class TwoRandom:
     Source: Mitzenmacher, The Power of Two Choices in Randomized Load Balancing (2001).
     """
 
+    by_load = True
+
     def changed(self, live: Sequence[Server], *, members: bool) -> None:
         """See `Balance`."""
 
-    def next(self, candidates: Sequence[Server], key: int) -> Server:  # noqa: ARG002 - Balance's
+    def next(self, candidates: Sequence[Server], key: int, load: Load) -> Server:
         """See `Balance`."""
-        return min(random.choices(candidates, [s.weight for s in candidates], k=2), key=_load)
+        two = random.choices(candidates, [server.weight for server in candidates], k=2)
+        return min(two, key=lambda each: (load(each) + 1) / each.weight)
 
 
 class First:
     """The first in the configuration's order that has room, so that the last may be let go."""
 
+    by_load = False
+
     def changed(self, live: Sequence[Server], *, members: bool) -> None:
         """See `Balance`."""
 
-    def next(self, candidates: Sequence[Server], key: int) -> Server:  # noqa: ARG002 - Balance's
+    def next(self, candidates: Sequence[Server], key: int, load: Load) -> Server:
         """See `Balance`."""
         return candidates[0]
 
@@ -104,29 +131,23 @@ class First:
 class Source:
     """The same server for the same client, of all workers, as long as that is live."""
 
+    by_load = False
+
     def __init__(self) -> None:
         self._live: Sequence[Server] = ()
         self._table = Table([])
 
-    def changed(self, live: Sequence[Server], *, members: bool) -> None:  # noqa: ARG002 - Balance's
+    def changed(self, live: Sequence[Server], *, members: bool) -> None:
         """See `Balance`."""
         self._live = live
         self._table = Table([(server.address.text, server.weight) for server in live])
 
-    def next(self, candidates: Sequence[Server], key: int) -> Server:
+    def next(self, candidates: Sequence[Server], key: int, load: Load) -> Server:
         """See `Balance`; where the client's own server was tried or is full, the next one is."""
         for index in self._table.from_key(key):
             if self._live[index] in candidates:
                 return self._live[index]
         return candidates[key % len(candidates)]  # backups: they have no table
-
-
-def _load(server: Server) -> float:
-    return (server.figures.connections + 1) / server.weight
-
-
-def _load_then_turn(server: Server) -> tuple[float, int]:
-    return _load(server), server.picked
 
 
 def make_balance(word: str, slot: int) -> Balance:

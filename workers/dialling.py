@@ -13,7 +13,6 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from aegis.figures import CONNECT_BOUNDS_S
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
 from workers.backend import Tried
@@ -134,10 +133,8 @@ class Dialling:
             self._attempt_failed(code)
             self.dial()
             return
-        figures = self.target.figures
-        figures.connects += 1
         # The loop's clock, so as good as a turn is long; the histogram's first bound is above that.
-        figures.connect_seconds.observe(self.loop.now - self._dialled_at, CONNECT_BOUNDS_S)
+        self.target.connected(self.loop.now - self._dialled_at)
         if self.note is not None:
             self.note.connected(self.loop.now)
         self._relay(self.server)

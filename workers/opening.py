@@ -41,31 +41,33 @@ class Opening:
         """Whether every server has failed since one did not; those that are let go do not count."""
         return not self.backend.has_untried(self._tried)
 
-    def dial(self, server: Server | None = None) -> tuple[Server, socket.socket] | None:
-        """Begin a connect that has room in the budget; None when none could be begun.
+    def dial(self) -> tuple[Server, socket.socket] | None:
+        """Begin a connect that has room in the budget; None when none could be begun."""
+        while (target := self.backend.pick(self._tried)) is not None:
+            dialled = self.dial_to(target)
+            if dialled is not None or self.loop.now < self._retry_at:
+                return dialled
+        return None
 
-        Args:
-            server: where to, unless that fails at once; None: where the balance says.
-        """
-        while True:
-            target, server = server or self.backend.pick(self._tried), None
-            if target is None:
-                return None
-            try:
-                sock, code = self.backend.dial(target)
-            except OSError as error:  # no socket could be made: that passes by itself
-                target.count_error(error.errno or errno.EIO)
-                self._retry_at = self.loop.now + TICK_S
-                return None
-            if code in {0, errno.EINPROGRESS}:
-                self.backend.opened(target)
-                return target, sock
-            sock.close()
-            self.dial_failed(target, code)
+    def dial_to(self, target: Server) -> tuple[Server, socket.socket] | None:
+        """The same, to one server."""
+        try:
+            sock, code = self.backend.dial(target)
+        except OSError as error:  # no socket could be made: that passes by itself
+            target.count_error(error.errno or errno.EIO)
+            self._retry_at = self.loop.now + TICK_S
+            return None
+        if code in {0, errno.EINPROGRESS}:
+            self.backend.opened(target)
+            return target, sock
+        sock.close()
+        self.dial_failed(target, code)
+        return None
 
     def dial_failed(self, target: Server, code: int) -> None:
         """Note a connect that failed."""
         target.connect_failed(code)
+        target.shun(self.loop.now)
         if target not in self._tried:
             self._tried = (*self._tried, target)
 

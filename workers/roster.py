@@ -7,6 +7,8 @@
 Shares of connections come the same way, by the name of a backend or of a server.
 """
 
+from time import monotonic
+
 from aegis.figures import Figures
 from aegis.messages import ServerWishes
 from workers.backend import Backend
@@ -55,6 +57,7 @@ class Roster:
             backend.share(self._shares)
         self._applied = self._applied | wishes
         self._list_servers()
+        self.step(monotonic())
 
     def step(self, now: float) -> None:
         """Go on with letting servers go."""

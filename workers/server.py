@@ -10,7 +10,6 @@ Everything that a turn has gathered leaves in one send. What was written is neve
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
 from typing import TYPE_CHECKING
 
-from aegis.figures import CONNECT_BOUNDS_S
 from workers.loop import WRITE
 from workers.target import Server
 
@@ -94,9 +93,7 @@ class ServerEnd:
             if code:
                 self.connect_failed(code)
                 return
-            figures = self.target.figures
-            figures.connects += 1
-            figures.connect_seconds.observe(self.loop.now - self.dialled_at, CONNECT_BOUNDS_S)
+            self.target.connected(self.loop.now - self.dialled_at)
             self.connected()
             if self.state == CLOSED:  # a tunnel, perhaps: the fd is another's
                 return

@@ -22,6 +22,7 @@ from aegis.figures import Figures
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
 from workers.dialling import Dialling
+from workers.first_word import FirstWord
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
 from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE
 from workers.target import Server
@@ -60,7 +61,10 @@ class Session(Dialling):
         self._down = down = Flow(self, server, self.client, DOWN)
         self._client_mask = self._server_mask = READ
         self.active_at = self.loop.now
-        self.loop.hand_over(server.fileno(), READ, down, up)
+        assert self.target is not None
+        observed = self.target.wish.observed
+        reader = FirstWord(self, self.target, down) if observed else down
+        self.loop.hand_over(server.fileno(), READ, reader, up)
         self.loop.add(self.client.fileno(), READ, up, down)
         self._rearm(self.active_at + self._limit()[0])
 

@@ -72,12 +72,24 @@ class Shelves:
         self._idle.get(pipe.setup, {}).pop(pipe, None)
         pipe.begin()
 
-    def take_idle(self, setup: Setup) -> "Pipe | None":
-        """Return one that is about to owe something, the one that was used last; None: none is."""
+    def take_idle(self, setup: Setup, server: "Server | None" = None) -> "Pipe | None":
+        """Return one that is about to owe something, the one that was used last; None: none is.
+
+        Args:
+            setup: what its clients need.
+            server: where to; None: anywhere.
+        """
         idle = self._idle.get(setup)
         if not idle:
             return None
-        pipe = idle.popitem()[0]
+        if server is None:
+            pipe = idle.popitem()[0]
+        else:
+            found = next((each for each in reversed(idle) if each.target is server), None)
+            if found is None:
+                return None
+            pipe = found
+            del idle[pipe]
         pipe.begin()
         return pipe
 

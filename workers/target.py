@@ -13,8 +13,8 @@ from time import monotonic
 from typing import Final
 
 from aegis.addresses import Address, parse_address
-from aegis.figures import ServerFigures
-from aegis.limits import FAILURES_FORGOTTEN_S
+from aegis.figures import CONNECT_BOUNDS_S, ServerFigures
+from aegis.limits import FAILURES_FORGOTTEN_S, RECONNECT_MAX_S, RECONNECT_MIN_S
 from aegis.messages import ServerWish
 
 UNLIMITED: Final = 1 << 62
@@ -29,7 +29,7 @@ class Server:
 
     __slots__ = (
         "address", "credit", "failed_at", "figures", "limit", "live", "picked",
-        "shunned_until", "wanted", "weight", "wish",
+        "shunned_s", "shunned_until", "wanted", "weight", "wish",
     )  # fmt: skip
 
     def __init__(self, backend: str, wish: ServerWish) -> None:
@@ -45,8 +45,8 @@ class Server:
         """This worker's share of the server's max_connections."""
         self.credit = self.picked = 0
         """The balance's: what a turn is owed to it, and the number of its last turn."""
-        self.shunned_until = 0.0
-        """It has refused a connection: no pipe is opened for its sake before then."""
+        self.shunned_s = self.shunned_until = 0.0
+        """It has refused a pipe: until then none is opened to give it its part of requests."""
         self.failed_at = 0.0
         """When it has failed last."""
 
@@ -68,6 +68,17 @@ class Server:
         """Count a failed connect by the name of its errno."""
         errors, name = self.figures.connect_errors, errno.errorcode.get(code, str(code))
         errors[name] = errors.get(name, 0) + 1
+
+    def connected(self, seconds: float) -> None:
+        """Count a connection that was established, after so long."""
+        self.figures.connects += 1
+        self.figures.connect_seconds.observe(seconds, CONNECT_BOUNDS_S)
+        self.shunned_s = self.shunned_until = 0.0
+
+    def shun(self, now: float) -> None:
+        """Leave it alone for a while, longer each time."""
+        self.shunned_s = min(max(2 * self.shunned_s, RECONNECT_MIN_S), RECONNECT_MAX_S)
+        self.shunned_until = now + self.shunned_s
 
     # --- failures ------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
 """aegis-ctl servers."""
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 import typer
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,8 +15,17 @@ from aegis.runtime import default_runtime_dir
 from control.ctl.client import fetch_status, need_controller
 from control.main import RuntimeDirOption
 
-_NUMBERS = {"weight", "connections", "total", "errors", "failures", "checks"}
+_WIDTH = 120  # of a table with all columns
 _STYLES = {"up": "green", "down": "bold red", "ejected": "bold red", "maint": "yellow"}
+
+
+class _Column(NamedTuple):
+    """One column; `status` shows those that are not only for `servers`."""
+
+    title: str
+    cell: Callable[[BackendStatus, ServerStatus], str]
+    number: bool = False
+    detail: bool = False
 
 
 def servers(
@@ -31,24 +41,23 @@ def servers(
         typer.echo(msgspec.json.format(encoded))
         return
     console = Console(highlight=False)
-    console.print(servers_table(backends))
+    if not console.is_terminal:
+        console.width = _WIDTH
+    console.print(servers_table(backends, details=console.width >= _WIDTH))
     for note in notes(backends):
         console.print(note, style="yellow", markup=False)
 
 
-def servers_table(backends: list[BackendStatus]) -> Table:
+def servers_table(backends: list[BackendStatus], *, details: bool) -> Table:
     """Return a row for each server."""
+    columns = [column for column in _COLUMNS if details or not column.detail]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in (
-        "backend", "server", "address", "health", "weight", "connections", "total", "errors",
-        "failures", "checks", "override", "since", "why",
-    ):  # fmt: skip
-        right = title in _NUMBERS
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
+    for column in columns:
+        justify: JustifyMethod = "right" if column.number else "left"
+        table.add_column(column.title, justify=justify, overflow="fold")
     for backend in backends:
         for server in backend.servers:
-            table.add_row(escape(backend.name), *(escape(cell) for cell in _cells(server)[:2]),
-                          _health(server), *(escape(cell) for cell in _cells(server)[2:]))
+            table.add_row(*(column.cell(backend, server) for column in columns))
     return table
 
 
@@ -65,32 +74,58 @@ def notes(backends: list[BackendStatus]) -> list[str]:
     return said
 
 
-def _health(server: ServerStatus) -> str:
+def _health(_: BackendStatus, server: ServerStatus) -> str:
     word = server.health if server.admin == "ready" else server.admin
     style = _STYLES.get(word, "")
     return f"[{style}]{word}[/]" if style else word
 
 
-def _cells(server: ServerStatus) -> list[str]:
-    """Return the cells of a row but for the backend and the health."""
-    weight = f"{server.weight}"
-    if server.effective_weight not in {0.0, float(server.weight)}:
-        weight = f"{server.effective_weight:.2f} of {server.weight}"
-    checks = server.checks_total
-    since = datetime.fromtimestamp(server.since).astimezone() if server.since else None
-    why = server.why
+def _weight(_: BackendStatus, server: ServerStatus) -> str:
+    if server.effective_weight in {0.0, float(server.weight)}:
+        return f"{server.weight}"
+    return f"{server.effective_weight:.2f} of {server.weight}"
+
+
+def _connections(_: BackendStatus, server: ServerStatus) -> str:
+    most = f" of {server.max_connections:,}" if server.max_connections else ""
+    return f"{server.connections:,}{most}"
+
+
+def _checks(_: BackendStatus, server: ServerStatus) -> str:
+    made = sum(server.checks_total.values())
+    return f"{made - server.checks_total.get('failed', 0):,}/{made:,}" if made else "-"
+
+
+def _since(_: BackendStatus, server: ServerStatus) -> str:
+    if not server.since:
+        return "-"
+    return f"{datetime.fromtimestamp(server.since).astimezone():%H:%M:%S}"
+
+
+def _notes(_: BackendStatus, server: ServerStatus) -> str:
+    said = ["backup"] if server.backup else []
+    said += [f"{word} overridden" for word in server.overridden]
     if server.health == "ejected":
-        why = f"{why}, for another {server.ejected_for_s:.0f} s"
-    return [
-        server.name + (" (backup)" if server.backup else ""),
-        server.address,
-        weight,
-        f"{server.connections:,}" + (f"/{server.max_connections:,}" if server.max_connections else ""),
-        f"{server.connects_total:,}",
-        f"{server.connect_errors_total:,}",
-        f"{sum(server.failures_total.values()):,}",
-        f"{checks.get('failed', 0):,} of {sum(checks.values()):,} failed" if any(checks.values()) else "-",
-        ", ".join(server.overridden) or "-",
-        f"{since:%H:%M:%S}" if since is not None else "-",
-        why or "-",
-    ]
+        said.append(f"{server.why}, for another {server.ejected_for_s:.0f} s")
+    elif server.health == "down" and server.why:
+        said.append(server.why)
+    return escape(", ".join(said))
+
+
+def _address(_: BackendStatus, server: ServerStatus) -> str:
+    return "" if server.address == server.name else escape(server.address)
+
+
+_COLUMNS = (
+    _Column("server", lambda b, s: escape(f"{b.name}/{s.name}")),
+    _Column("address", _address, detail=True),
+    _Column("health", _health),
+    _Column("since", _since, detail=True),
+    _Column("weight", _weight, number=True),
+    _Column("open", _connections, number=True),
+    _Column("total", lambda _, s: f"{s.connects_total:,}", number=True),
+    _Column("errors", lambda _, s: f"{s.connect_errors_total:,}", number=True),
+    _Column("failures", lambda _, s: f"{sum(s.failures_total.values()):,}", True, True),
+    _Column("checks", _checks, number=True, detail=True),
+    _Column("notes", _notes),
+)
