@@ -105,9 +105,10 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     servers: Annotated[
         tuple[ServerAddress | Server, ...],
         Meta(
-            min_length=1,
             description="The servers: addresses, or tables. With `discover`, what there is until "
             "that has answered, and may be left out.",
+            extra={"min_length": 1},  # where it is written; it travels to workers without
+            extra_json_schema={"minItems": 1},
         ),
     ] = ()
     discover: Annotated[

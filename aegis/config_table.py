@@ -54,7 +54,7 @@ def _read(annotation: Any, raw: object, path: str, problems: Problems) -> Any:
     match info, raw:
         case inspect.StructType(), dict():
             return read_table(info.cls, raw, path, problems)
-        case inspect.VarTupleType(), list() if len(raw) >= (info.min_length or 0):
+        case inspect.VarTupleType(), list() if len(raw) >= _least(info, extra):
             item = get_args(_bare(annotation))[0]
             values = [_read(item, v, f"{path}[{i}]", problems) for i, v in enumerate(raw)]
             blank: Any = {} if _is_table(item) else UNSET
@@ -87,7 +87,7 @@ def allowed(annotation: Any, key: str) -> str:
             item = get_args(_bare(annotation))[0]
             if _is_table(item):
                 return f"one or more tables, each headed [[{key}]]"
-            some = "one or more of " if info.min_length else ""
+            some = "one or more of " if _least(info, extra) else ""
             return f"an array of {some}{allowed(item, key)}"
         case inspect.StructType():
             return "a table"
@@ -97,6 +97,10 @@ def allowed(annotation: Any, key: str) -> str:
         case inspect.UnionType():
             return " or ".join(_scalar(part) for part in info.types)
     return _scalar(info)
+
+
+def _least(info: inspect.VarTupleType, extra: dict[str, Any]) -> int:
+    return int(extra.get("min_length", info.min_length or 0))
 
 
 def _is_table(annotation: Any) -> bool:

@@ -80,7 +80,7 @@ class RoundRobin:
 
 
 class LeastConn:
-    """The fewest connections for its weight, the one to come counted; of equals in turn."""
+    """The fewest connections for its weight; of equals in turn."""
 
     by_load = True
 
@@ -92,7 +92,7 @@ class LeastConn:
 
     def next(self, candidates: Sequence[Server], key: int, load: Load) -> Server:
         """See `Balance`."""
-        best = min(candidates, key=lambda each: ((load(each) + 1) / each.weight, each.picked))
+        best = min(candidates, key=lambda each: (_burden(each, load), each.picked))
         self._turns += 1
         best.picked = self._turns
         return best
@@ -112,7 +112,7 @@ class TwoRandom:
     def next(self, candidates: Sequence[Server], key: int, load: Load) -> Server:
         """See `Balance`."""
         two = random.choices(candidates, [server.weight for server in candidates], k=2)
-        return min(two, key=lambda each: (load(each) + 1) / each.weight)
+        return min(two, key=lambda each: _burden(each, load))
 
 
 class First:
@@ -148,6 +148,15 @@ class Source:
             if self._live[index] in candidates:
                 return self._live[index]
         return candidates[key % len(candidates)]  # backups: they have no table
+
+
+def _burden(server: Server, load: Load) -> float:
+    """Return the load for the weight, the one to come counted; who is idle is so at any weight.
+
+    Source: HAProxy, fwlc_queue_srv in src/lb_fwlc.c (2.6).
+    """
+    busy = load(server)
+    return (busy + 1) / server.weight if busy else 0.0
 
 
 def make_balance(word: str, slot: int) -> Balance:

@@ -26,6 +26,7 @@ from workers.slab import Slab
 from workers.target import Server
 
 if TYPE_CHECKING:
+    from workers.pipe import Pipe
     from workers.pool import Pool
     from workers.pool_client import PoolClient
 
@@ -87,6 +88,28 @@ class Dealer(ServerEnd):
             self._due += added
             self._asked_at.append((self.loop.now, added))
             self.pool.figures.requests += added
+
+    def move_unwritten(self) -> None:
+        """Give requests of which nothing has gone to another pipe, if one has room for them.
+
+        Whose earlier requests have gone here is told at once what became of them, so the replies
+        keep their order.
+        """
+        count = len(self.owed) - self._due
+        other = self.another(count) if count and self.owner is None else None
+        if other is None:
+            return
+        takers = [self.owed.pop() for _ in range(count)][::-1]
+        other.take_over(self._out[self._begun_bytes :], takers)
+        del self._out[self._begun_bytes :]
+        for client in {client_of(taker) for taker in takers}:
+            client.moved(other)
+
+    def take_over(self, requests: bytearray, takers: list[Any]) -> None:
+        """Send what another pipe could not send, and owe the replies to its takers."""
+        self._out += requests
+        self.owed.extend(takers)
+        self.send_later()
 
     def deal(self, count: int) -> None:
         """Deal out so many bytes, which the loop's hot slab holds."""
@@ -268,6 +291,10 @@ class Dealer(ServerEnd):
 
     def not_here(self) -> None:
         """No more requests of this turn: it is stuck."""
+        raise NotImplementedError
+
+    def another(self, count: int) -> "Pipe | None":
+        """Return another pipe that can take so many requests; it is about to owe their replies."""
         raise NotImplementedError
 
     def fell_idle(self) -> None:

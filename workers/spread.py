@@ -49,6 +49,20 @@ def next_alone(pool: "Pool", setup: Setup) -> "Pipe | None":
     return pool.shelves.take_idle(setup)
 
 
+def another(pool: "Pool", lost: "Pipe", count: int) -> "Pipe | None":
+    """Return a pipe for so many requests of one that is being lost, best one to another server."""
+    most = pool.framer.in_flight - count
+    fits = [
+        pipe
+        for pipe in pool.shelves.ready(lost.setup)
+        if pipe is not lost and len(pipe.owed) <= most and not (pipe.full or pipe.stuck)
+    ]
+    best = min(fits, key=lambda each: (each.target is lost.target, len(each.owed)), default=None)
+    if best is not None and not best.owed:
+        pool.shelves.take_up(best)
+    return best
+
+
 def _turn(pool: "Pool", setup: Setup) -> Server | None:
     """Ask the balance, which may want to know what each server's pipes owe."""
     backend = pool.backend
