@@ -143,6 +143,8 @@ class ServerState(msgspec.Struct, frozen=True):
     """Unix time of the last change of health; 0: there was none."""
     why: str
     """What was wrong when it changed for the worse."""
+    healthy: bool
+    """Whether it may have sessions, as far as health and ejection go."""
     weight: float
     """What is left of its weight: 0 when it gets no sessions."""
     backup: bool

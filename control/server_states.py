@@ -33,6 +33,7 @@ def _state(backend: KnownBackend, server: KnownServer) -> ServerState:
         health=server.health,
         since=server.since,
         why=server.why,
+        healthy=server.healthy,
         weight=backend.weight_of(server, monotonic()) / WEIGHT_UNIT,
         backup=server.conf.backup,
         figures=server.figures,
