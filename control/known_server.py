@@ -101,5 +101,6 @@ class KnownServer:
         if not self.wanted or not (self.healthy or panic):
             return 0
         full = self.weight * WEIGHT_UNIT
-        warm_s = now - self.warm_from if self.warm_from else slow_start_s
-        return full if warm_s >= slow_start_s else max(1, int(full * warm_s / slow_start_s))
+        if not self.warm_from or now >= self.warm_from + slow_start_s:
+            return full
+        return max(1, int(full * (now - self.warm_from) / slow_start_s))
