@@ -230,10 +230,8 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 def servers_of(servers: tuple[str | Server, ...]) -> tuple[Server, ...]:
-    """Return tables, each with a name and the canonical address."""
+    """Return tables, each with the canonical address."""
     tables = [each if isinstance(each, Server) else Server(address=each) for each in servers]
-    texts = [parse_address(each.address).text for each in tables]
     return tuple(
-        msgspec.structs.replace(each, address=text, name=each.name or text)
-        for each, text in zip(tables, texts, strict=True)
+        msgspec.structs.replace(each, address=parse_address(each.address).text) for each in tables
     )

@@ -73,7 +73,7 @@ class Background:
 
     def close(self) -> None:
         """End the thread and all it does, unless a framer that is not ours hangs in it."""
-        if self._thread.ident is not None:
+        if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._end)
             self._thread.join(KILL_AFTER_S)
         if not self._thread.is_alive():

@@ -62,7 +62,7 @@ class KnownBackend:
     def find(self, name: str) -> KnownServer | None:
         """Return the server of that name or address."""
         for server in self.servers.values():
-            if name in {server.conf.name, server.conf.address}:
+            if name in {server.name, server.conf.address}:
                 return server
         return None
 

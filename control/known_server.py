@@ -63,9 +63,14 @@ class KnownServer:
         return f"{self.backend}/{self.conf.address}"
 
     @property
+    def name(self) -> str:
+        """Its name, or for want of one its address."""
+        return self.conf.name or self.conf.address
+
+    @property
     def full_name(self) -> str:
         """BACKEND/NAME, as an operator reads it."""
-        return f"{self.backend}/{self.conf.name}"
+        return f"{self.backend}/{self.name}"
 
     @property
     def health(self) -> ServerHealth:

@@ -28,7 +28,7 @@ def _state(backend: KnownBackend, server: KnownServer) -> ServerState:
     return ServerState(
         backend=server.backend,
         address=server.conf.address,
-        name=server.conf.name,
+        name=server.name,
         admin=server.override.admin,
         health=server.health,
         since=server.since,
@@ -75,7 +75,7 @@ def _status(backend: KnownBackend, server: KnownServer, rows: list[ServerFigures
         connects_total=sum(row.connects for row in rows),
         connect_errors_total=sum(sum(row.connect_errors.values()) for row in rows),
         drained=override.admin != "ready",
-        name=server.conf.name,
+        name=server.name,
         admin=override.admin,
         health=server.health,
         since=server.since,

@@ -161,7 +161,7 @@ def _server(address: str, port: int, *, weight: int = 1, backup: bool = False) -
         text = parse_server_address(f"{host}:{port}").text
     except ValueError:
         return None
-    return Server(address=text, name=text, weight=weight, backup=backup)
+    return Server(address=text, weight=weight, backup=backup)
 
 
 def _distinct(servers: Iterable[Server | None], why_none: str) -> tuple[Server, ...]:

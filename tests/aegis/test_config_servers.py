@@ -37,7 +37,7 @@ def test_addresses_and_tables_may_be_mixed(tmp_path: Path) -> None:
     ]"""
     config = load(tmp_path, backend("", servers))
     assert servers_of(config.backends[0].servers) == (
-        Server(address="127.0.0.1:1", name="127.0.0.1:1"),
+        Server(address="127.0.0.1:1"),
         Server(address="[::1]:2", name="two", weight=3, backup=True, max_connections=4),
     )
     packed = msgspec.msgpack.encode(config)
