@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -40,6 +41,7 @@ _PACKAGES = {
     "redis-cli": "redis-tools",
     "redis-benchmark": "redis-tools",
     "chromium": "chromium",
+    "dnsmasq": "dnsmasq-base",
     "nc": "netcat-openbsd",
     "promtool": "prometheus",
     "initdb": "postgresql",
@@ -258,9 +260,16 @@ class Aegis:
         return sorted(p.name for p in self.runtime_dir.iterdir() if p.name != "aegis.log")
 
     def left_over(self) -> list[str]:
-        """Return every process, file and listening socket that is still there."""
+        """Return every process, file and listening socket that is still there.
+
+        A process that ends loses its memory, and the environment that we know it by, before its
+        sockets (do_exit in kernel/exit.c), so a port may listen for an instant longer.
+        """
         left = [" ".join(process.cmdline()) for process in self.processes()]
         left += self.left_files()
+        until = monotonic() + 1.0
+        while not left and not refuses(self.address) and monotonic() < until:
+            select.select([], [], [], 0.005)
         left += [] if refuses(self.address) else [self.address]
         if self.address.startswith("unix:") and Path(self.address.removeprefix("unix:")).exists():
             left.append(self.address)

@@ -139,6 +139,11 @@ class Loop:
         self._writers[fd] = writer
         self._epoll.modify(fd, mask)
 
+    def succeed(self, fd: int, before: Reader, reader: Reader) -> None:
+        """Let another read what `before` has read, unless the fd is nobody's any more."""
+        if self._readers[fd] is before:
+            self._readers[fd] = reader
+
     def remove(self, fd: int) -> None:
         """Deregister a fd that others hold as well, so that closing it would not."""
         self._readers[fd] = self._writers[fd] = NOBODY

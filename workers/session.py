@@ -5,33 +5,31 @@
                   └──┘                              ▼
                   └─ none left ───────────────▶ closed, once, with a reason
 
-While it dials the client's fd is in no epoll set: its bytes wait in the kernel, and the connect
-deadline bounds how long its death goes unnoticed. Each fd's registration is derived from the states
-of the two flows (`wait`) and changes only when they do.
+How it comes to a server is in dialling.py. Each fd's registration is derived from the states of the
+two flows (`wait`) and changes only when they do.
 
 A reset travels on as a reset: SO_LINGER with zero seconds makes close(2) send RST (socket(7)). One
 that is met while *writing* first lets the other direction finish, because a server that answers
 early and closes with unread bytes resets the connection behind its answer (RFC 9112, 9.6).
 """
 
-import errno
 import logging
 import socket
 import struct
 from typing import TYPE_CHECKING
 
-from aegis.figures import CONNECT_BOUNDS_S, Figures
+from aegis.figures import Figures
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
-from workers.backend import Server
+from workers.dialling import Dialling
+from workers.first_word import FirstWord
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
-from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE, Loop
-from workers.tcp import LOST, SHORTAGES, unsent
-from workers.timers import UNARMED
+from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE
+from workers.target import Server
+from workers.tcp import LOST, unsent
 
 if TYPE_CHECKING:
     from workers.listener import Listener
-    from workers.session_log import Note
 
 UP, DOWN = 0, 1
 _RESETS: tuple[CloseReason, ...] = ("client_reset", "server_reset")
@@ -39,131 +37,34 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 log = logging.getLogger(__name__)
 
 
-class Session:
+class Session(Dialling):
     """One session; made by its listener, which it tells when it has closed."""
 
     __slots__ = (
-        "_client_mask", "_dialled_at", "_down", "_first_end", "_give_up_at", "_look_at",
-        "_queued", "_resetting", "_server_mask", "_tried", "_up", "accepted_at", "active_at",
-        "bytes", "client", "listener", "loop", "note", "server", "slot", "target",
+        "_client_mask", "_down", "_first_end", "_resetting", "_server_mask", "_up",
         "worker_figures",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket.socket) -> None:
-        """Take over an accepted, non-blocking client; `dial` comes next."""
-        self.listener = listener
-        self.loop: Loop = listener.loop
+        """Take over an accepted, non-blocking client; `begin` comes next."""
+        super().__init__(listener, client)
         self.worker_figures: Figures = listener.worker_figures
-        self.client = client
-        self.bytes = listener.figures.bytes
-        """Read from [client, server], by this session alone if it is logged."""
-        self.note: Note | None = None
-        """What the session log will say, if it is logged."""
-        self.server: socket.socket | None = None
-        self.target: Server | None = None
-        self.slot = UNARMED
-        self.active_at = self.accepted_at = self.loop.now
-        self._tried = 0
         self._up: Flow | None = None
         self._down: Flow | None = None
         self._first_end: CloseReason | None = None
-        self._queued = False  # waiting for room in the backend's budget
-        self._look_at = float("inf")  # when the wheel looks at it, at the latest
         self._resetting: CloseReason | None = None  # until the client has taken what it was sent
 
-    # --- dialling ------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """Take a connection that was opened ahead, or dial as soon as the budget has room."""
-        warm = self.listener.warm
-        spare = warm.take() if warm is not None else None
-        if spare is not None:
-            self.server, self.target = spare
-            if self.note is not None:
-                self.note.submitted(self.target, 0)
-            self._relay(self.server)
-            return
-        backend = self.listener.backend
-        if backend.claim(self):
-            self.dial()
-            return
-        self._queued = True
-        if self.note is not None:
-            self.note.queued(backend.claims - 1, self.loop.now)
-        self._give_up_at = self.loop.now + backend.config.queue_timeout_s
-        self._rearm(self._give_up_at)
-
-    def room(self) -> None:
-        """There is room in the budget."""
-        self._queued = False
-        self.dial()
-
-    def dial(self, failure: CloseReason = "connect_failed") -> None:
-        """Connect to the next server; with none left to try, close for how the last one failed."""
-        conf = self.listener.backend.config
-        while self._tried.bit_count() < conf.connect_attempts:
-            target = self.listener.backend.pick(self._tried)
-            if target is None:
-                break
-            self._tried |= target.bit
-            self._give_up_at = self.loop.now + conf.connect_timeout_s
-            if self._connect(target):
-                return
-        self.close(failure)
-
-    def _connect(self, target: Server) -> bool:
-        """Start one attempt; False when it has failed already."""
-        self._dialled_at = self.loop.now
-        if self.note is not None:
-            self.note.dialling(target, self.loop.now)
-        try:
-            sock, code = self.listener.backend.dial(target)
-        except OSError as error:
-            code = error.errno or errno.EIO
-            self.listener.shortage()
-        else:
-            if code in {0, errno.EINPROGRESS}:
-                self.listener.backend.opened(target)
-                self.target, self.server = target, sock
-                self._rearm(self._give_up_at)
-                self.loop.add(sock.fileno(), WRITE, self, self)
-                return True
-            sock.close()
-        if code in SHORTAGES:
-            self.target = target  # without a socket: `expire` tries it again
-            self._rearm(self.loop.now + TICK_S)
-            return True
-        target.count_error(code)
-        return False
-
-    def on_writable(self, mask: int) -> None:  # noqa: ARG002 - SO_ERROR says what the mask cannot
-        """The connect has ended, one way or the other."""
-        assert self.server is not None
-        assert self.target is not None
-        code = self.server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            self._attempt_failed(code)
-            self.dial()
-            return
-        figures = self.target.figures
-        figures.connects += 1
-        # The loop's clock, so as good as a turn is long; the histogram's first bound is above that.
-        figures.connect_seconds.observe(self.loop.now - self._dialled_at, CONNECT_BOUNDS_S)
-        if self.note is not None:
-            self.note.connected(self.loop.now)
-        self._relay(self.server)
-
-    def on_readable(self, mask: int) -> None:
-        """A failed connect may come as HANGUP and ERROR without WRITE; nothing else can be read."""
-        if not mask & WRITE:
-            self.on_writable(mask)
+    # --- relaying ------------------------------------------------------------------------------
 
     def _relay(self, server: socket.socket) -> None:
         self._up = up = Flow(self, self.client, server, UP)
         self._down = down = Flow(self, server, self.client, DOWN)
         self._client_mask = self._server_mask = READ
         self.active_at = self.loop.now
-        self.loop.hand_over(server.fileno(), READ, down, up)
+        assert self.target is not None
+        observed = self.target.wish.observed
+        reader = FirstWord(self, self.target, down) if observed else down
+        self.loop.hand_over(server.fileno(), READ, reader, up)
         self.loop.add(self.client.fileno(), READ, up, down)
         self._rearm(self.active_at + self._limit()[0])
 
@@ -183,17 +84,6 @@ class Session:
         self._up.preload(up)
         self._down.preload(down)
         self.wait()
-
-    def _attempt_failed(self, code: int) -> None:
-        assert self.target is not None
-        assert self.server is not None
-        target = self.target
-        target.count_error(code)
-        self.loop.close(self.server)
-        self.server = self.target = None
-        self.listener.backend.freed(target, self.loop)
-
-    # --- relaying ------------------------------------------------------------------------------
 
     def wait(self) -> None:
         """Register each fd for what the flows' states call for, where that has changed."""
@@ -291,29 +181,15 @@ class Session:
         if self._resetting is not None:
             if now < self._give_up_at and unsent(self.client):
                 return now + TICK_S
-            self._abort(self._resetting)
+            self.abort(self._resetting)
         elif self._up is not None:
             limit, reason = self._limit()
             due = self.active_at + limit
             if now < due:
                 return due
-            (self._abort if reason in _RESETS else self.close)(reason)
-        elif self._queued:
-            if now < self._give_up_at:
-                return self._give_up_at
-            self.close("queue_timeout")
-        elif now < self._give_up_at:
-            if self.server is not None:
-                return self._give_up_at
-            assert self.target is not None
-            if not self._connect(self.target):  # after a shortage
-                self.dial()
+            (self.abort if reason in _RESETS else self.close)(reason)
         else:
-            if self.server is not None:
-                self._attempt_failed(errno.ETIMEDOUT)
-            elif self.target is not None:  # there was no room for as long as a connect may take
-                self.target.count_error(errno.ETIMEDOUT)
-            self.dial("connect_timeout")
+            return self.expire_dialling(now)
         return 0.0
 
     def _limit(self) -> tuple[float, CloseReason]:
@@ -332,13 +208,6 @@ class Session:
             limit, reason = self.listener.config.idle_timeout_s, "idle_timeout"
         return limit or float("inf"), reason
 
-    def _rearm(self, due: float) -> None:
-        """Be looked at by then; being looked at too early costs less than moving each time."""
-        if due < self._look_at:
-            self._look_at = due
-            self.loop.wheel.disarm(self)
-            self.loop.wheel.arm(self, due)
-
     def _reset(self, reason: CloseReason) -> None:
         """Pass a reset on; a server's, once the client has taken what was written before it.
 
@@ -346,7 +215,7 @@ class Session:
         answer that the server gave before it reset. A client's means that nobody wants an answer.
         """
         if reason == "client_reset" or not unsent(self.client):
-            self._abort(reason)
+            self.abort(reason)
             return
         assert self._up is not None
         assert self._down is not None
@@ -359,7 +228,8 @@ class Session:
         self._give_up_at = self.loop.now + (patience_s or float("inf"))
         self._rearm(self.loop.now + TICK_S)
 
-    def _abort(self, reason: CloseReason) -> None:
+    def abort(self, reason: CloseReason) -> None:
+        """Reset both sides."""
         for sock in (self.client, self.server):
             if sock is not None and sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
@@ -367,7 +237,7 @@ class Session:
 
     def fail(self, error: Exception) -> None:  # noqa: ARG002 - the loop has logged it
         """End after a handler raised."""
-        self._abort("error")
+        self.abort("error")
 
     def close(self, reason: CloseReason) -> None:
         """Close both sides, give everything back, count the reason."""
@@ -377,7 +247,9 @@ class Session:
         if self.server is not None:
             assert self.target is not None
             loop.close(self.server)
-            self.listener.backend.freed(self.target, self.loop)
+            self.listener.backend.freed(self.target, loop)
+            if reason == "server_reset":
+                self.target.failed(reason)
         elif self._queued:
             self.listener.backend.give_up(self)
         if self._up is not None and self._down is not None:

@@ -10,6 +10,8 @@ from control.ctl.check import check
 from control.ctl.drain import drain
 from control.ctl.reload import reload
 from control.ctl.scale import scale
+from control.ctl.server import server
+from control.ctl.servers import servers
 from control.ctl.start import start
 from control.ctl.status import status
 from control.ctl.stop import stop
@@ -23,8 +25,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (start, drain, stop, reload, scale, upgrade, status, top, check):
+for command in (start, drain, stop, reload, scale, upgrade, status, servers, top, check):
     app.command()(command)
+app.add_typer(server, name="server")
 
 
 @app.callback(invoke_without_command=True)

@@ -16,6 +16,7 @@ from control.ctl.client import Progress, command, controller_claim, fetch_status
 from control.ctl.drain import TimeoutOption
 from control.main import RuntimeDirOption
 from control.process import Process
+from control.servers_file import ServersFile
 
 
 def stop(
@@ -36,6 +37,7 @@ def stop(
     else:
         with contextlib.suppress(OSError):  # no such directory
             remove_sockets(directory)  # of a controller that was killed when it had no workers
+            ServersFile(directory).remove()
         typer.echo(f"aegis is not running in {directory}")
 
 
@@ -83,4 +85,5 @@ def _stop_orphans(
     for path in {path for claim in orphans for path in claim.unix_paths}:
         Path(path).unlink(missing_ok=True)
     living(directory)  # removes the claims' files
+    ServersFile(directory).remove()
     remove_sockets(directory)

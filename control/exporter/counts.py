@@ -20,6 +20,7 @@ from aegis.figures import (
 )
 from aegis.lifecycle import CLOSE_REASONS
 from aegis.limits import MAX_WORKERS
+from aegis.messages import Supervision
 from aegis.metrics import Metric
 
 Series = tuple[Metric, tuple[str, ...]]
@@ -33,8 +34,9 @@ _USUAL_ACCEPT_ERRORS = ("ECONNABORTED", "EMFILE", "ENFILE")
 _USUAL_CONNECT_ERRORS = ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT")
 _LOSSES = (
     "server_lost", "unexpected", "protocol_error", "reset_failed", "setup_failed", "setup_timeout",
-    "reply_timeout", "abandoned", "error",
+    "reply_timeout", "abandoned", "server_down", "drain_deadline", "error",
 )  # fmt: skip
+_USUAL_FAILURES = ("connect", "server_reset", "server_lost", "reply_timeout")
 
 
 def is_well_formed(figures: Figures) -> bool:
@@ -52,6 +54,12 @@ def is_well_formed(figures: Figures) -> bool:
         and all(len(listener.bytes) == 2 for listener in figures.listeners)
         and all(len(each.buckets) == len(bounds) + 1 for each, bounds in histograms)
     )
+
+
+def states_are_well_formed(supervision: Supervision) -> bool:
+    """The same of what the controller says of servers."""
+    servers = (server for backend in supervision.backends for server in backend.servers)
+    return all(len(s.figures.seconds.buckets) == len(CONNECT_BOUNDS_S) + 1 for s in servers)
 
 
 def add(total: Counts, more: Mapping[Series, tuple[float, ...]]) -> None:
@@ -83,7 +91,7 @@ def counters(figures: Figures) -> Counts:
             (metrics.SESSIONS_CUT, (worker,)): (figures.cut,),
             (metrics.ACCEPT_PAUSES, (worker,)): (figures.accept_pauses,),
             (metrics.SLAB_SHORTAGES, (worker,)): (figures.slab_shortages,),
-            (metrics.TURN_SECONDS, (worker,)): _of_histogram(figures.turn_seconds),
+            (metrics.TURN_SECONDS, (worker,)): of_histogram(figures.turn_seconds),
             (metrics.BUS_DROPPED, (worker,)): (figures.bus_drops,),
             (metrics.BUS_ERRORS, (worker,)): (figures.bus_errors,),
             (metrics.CPU_SECONDS, (worker, "user")): (figures.cpu_seconds[0],),
@@ -127,8 +135,8 @@ def _of_pool(worker: str, pool: PoolFigures) -> Counts:
         (metrics.REQUESTS, labels): (pool.requests,),
         (metrics.POOL_HITS, labels): (pool.hits,),
         (metrics.POOL_MISSES, labels): (pool.misses,),
-        (metrics.REPLY_SECONDS, labels): _of_histogram(pool.reply_seconds),
-        (metrics.WAIT_SECONDS, labels): _of_histogram(pool.wait_seconds),
+        (metrics.REPLY_SECONDS, labels): of_histogram(pool.reply_seconds),
+        (metrics.WAIT_SECONDS, labels): of_histogram(pool.wait_seconds),
     }
     for why, count in (dict.fromkeys(_LOSSES, 0) | pool.losses).items():
         counts[metrics.PIPES_LOST, (*labels, why)] = (count,)
@@ -143,7 +151,7 @@ def _of_listener(worker: str, listener: ListenerFigures) -> Counts:
     errors = dict.fromkeys(_USUAL_ACCEPT_ERRORS, 0) | listener.accept_errors
     counts: Counts = {
         (metrics.SESSIONS, labels): (listener.accepted,),
-        (metrics.SESSION_SECONDS, labels): _of_histogram(listener.session_seconds),
+        (metrics.SESSION_SECONDS, labels): of_histogram(listener.session_seconds),
         (metrics.RECEIVED, (*labels, "client")): (listener.bytes[0],),
         (metrics.RECEIVED, (*labels, "server")): (listener.bytes[1],),
     }
@@ -159,12 +167,15 @@ def _of_server(worker: str, server: ServerFigures) -> Counts:
     errors = dict.fromkeys(_USUAL_CONNECT_ERRORS, 0) | server.connect_errors
     counts: Counts = {
         (metrics.CONNECTS, labels): (server.connects,),
-        (metrics.CONNECT_SECONDS, labels): _of_histogram(server.connect_seconds),
+        (metrics.CONNECT_SECONDS, labels): of_histogram(server.connect_seconds),
     }
     for error, count in errors.items():
         counts[metrics.CONNECT_ERRORS, (*labels, error)] = (count,)
+    for failure, count in (dict.fromkeys(_USUAL_FAILURES, 0) | server.failures).items():
+        counts[metrics.SERVER_FAILURES, (*labels, failure)] = (count,)
     return counts
 
 
-def _of_histogram(histogram: Histogram) -> tuple[float, ...]:
+def of_histogram(histogram: Histogram) -> tuple[float, ...]:
+    """Return the numbers of a histogram's series."""
     return (*histogram.buckets, histogram.sum_s)

@@ -19,7 +19,13 @@ import msgspec
 from aegis.figures import Figures
 from aegis.limits import FOLD_AFTER_S, STALE_S
 from aegis.messages import Supervision, Telemetry
-from control.exporter.counts import Counts, counters, is_well_formed, total_of
+from control.exporter.counts import (
+    Counts,
+    counters,
+    is_well_formed,
+    states_are_well_formed,
+    total_of,
+)
 from control.exporter.session_log import Written
 
 _decode: Callable[[bytes], Telemetry] = msgspec.msgpack.Decoder(Telemetry).decode
@@ -96,9 +102,9 @@ class State:
         except msgspec.MsgspecError:
             self._bad_messages += 1
             return
-        if isinstance(message, Supervision):
+        if isinstance(message, Supervision) and states_are_well_formed(message):
             self._supervision, self._supervision_at = message, now
-        elif is_well_formed(message):
+        elif isinstance(message, Figures) and is_well_formed(message):
             self._hear(message, now)
         else:
             self._bad_messages += 1

@@ -17,6 +17,7 @@ from aegis.addresses import parse_address
 from aegis.config import Metrics
 from aegis.figures import (
     BackendFigures,
+    CheckFigures,
     Figures,
     Histogram,
     ListenerFigures,
@@ -25,7 +26,7 @@ from aegis.figures import (
 )
 from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase
 from aegis.limits import FOLD_AFTER_S, HEARTBEAT_S, STALE_S
-from aegis.messages import SeatFigures, Supervision
+from aegis.messages import BackendState, SeatFigures, ServerState, Supervision
 from control.exporter.collector import Collector, all_series, families
 from control.exporter.counts import Counts
 from control.exporter.readiness import why_not_ready, why_unhealthy
@@ -257,6 +258,26 @@ def test_a_slot_that_the_controller_no_longer_has_is_not_mourned() -> None:
     assert clock.accepted(1) == 5
 
 
+def one_server() -> list[BackendState]:
+    figures = CheckFigures(checks={"ok": 7, "failed": 2}, downs=1, ejections=3)
+    server = ServerState(
+        "db", SERVER, "one", "ready", "down", 5.0, "reply timeout", False, 0.0, False, figures
+    )
+    return [BackendState("db", True, 4, [server])]
+
+
+def test_of_servers_the_controllers_counters_stay_too() -> None:
+    clock = Clock()
+    clock.hear(Supervision("serving", 7, [], one_server()))
+    assert clock.series[metrics.SERVER_UP, ("db", SERVER)] == (False,)
+    assert clock.series[metrics.BACKEND_PANIC, ("db",)] == (True,)
+    clock.wait(STALE_S + 0.1)
+    assert names_of(clock.series) & {"aegis_server_up", "aegis_server_weight"} == set()
+    assert clock.series[metrics.SERVER_CHECKS, ("db", SERVER, "failed")] == (2,)
+    assert clock.series[metrics.SERVER_EJECTIONS, ("db", SERVER)] == (3,)
+    assert clock.series[metrics.BACKEND_PANICS, ("db",)] == (4,)
+
+
 # --- messages --------------------------------------------------------------------------------
 
 
@@ -270,6 +291,8 @@ def broken_messages() -> dict[str, bytes]:
     unfit[4].pools[0].reply_seconds = Histogram([1])
     unfit[5].pools[0].wait_seconds = Histogram([1])
     unfit[6].cpu_seconds = []
+    states = one_server()
+    states[0].servers[0].figures.seconds = Histogram([1])
     return {
         "no msgpack": b"\xc1",
         "empty": b"",
@@ -284,6 +307,7 @@ def broken_messages() -> dict[str, bytes]:
         "other reply buckets": encode(unfit[4]),
         "other wait buckets": encode(unfit[5]),
         "no CPU time": encode(unfit[6]),
+        "other check buckets": encode(Supervision("serving", 1, [], states)),
         "no slot": encode(worker_figures(1, slot=-1)),
         "no possible slot": encode(worker_figures(1, slot=10**6)),
     }
@@ -307,9 +331,8 @@ def full_snapshot() -> Snapshot:
         0.0  # so that nothing is fresh for a collector with a real clock but what it is told
     )
     clock.hear(worker_figures(1, accepted=5))
-    clock.hear(
-        Supervision("serving", 1, [SeatFigures(0, "running", 0), SeatFigures(-1, "running", 0)])
-    )
+    seats = [SeatFigures(0, "running", 0), SeatFigures(-1, "running", 0)]
+    clock.hear(Supervision("serving", 1, seats, one_server()))
     return clock.state.snapshot()
 
 
