@@ -20,6 +20,8 @@ from aegis.messages import (
     Stop,
     Supervision,
 )
+from tests.aegis.test_client_hello import NAMED, openssl_hello, records
+from tests.aegis.test_proxy_protocol import VECTORS as HEADERS
 from tests.framers.test_http1_vectors import REPLIES, REQUESTS
 from tests.framers.test_memcached_requests import ANSWERED, REFUSED, SHARED, TUNNELLED, UNHEARD
 from tests.fuzz.targets import SPLIT_BYTES
@@ -66,6 +68,8 @@ def seeds(target: str) -> list[bytes]:
         "memcached-replies": MEMCACHED_REPLIES,
         "http1-requests": [vector.stream for vector in REQUESTS],
         "http1-replies": [vector.stream for vector in REPLIES],
+        "proxy-protocol": [vector.stream + b"payload" for vector in HEADERS],
+        "client-hello": [records(NAMED), records(NAMED, 7), openssl_hello("a.example")],
     }
     if target == "config":
         return [SAMPLE.read_bytes()]

@@ -2,10 +2,12 @@
 
     framer-requests   scan: any split gives the same frames; follow: the same
     framer-replies    any split gives the same ends
+    proxy-protocol    any split says the same and takes the same bytes, and none behind the header
+    client-hello      any split asks for the same name
     config            a file of any text is a configuration or a list of problems
     messages          a message of any bytes is one of the bus's or unreadable
 
-The first bytes of a framer's input decide the splits, the reply's note and how often it repeats.
+The first bytes of a stream's input decide the splits, the reply's note and how often it repeats.
 """
 
 import tempfile
@@ -16,13 +18,15 @@ from typing import Any
 import msgspec
 
 from aegis.bus import UNREADABLE
+from aegis.client_hello import MAX_HELLO_BYTES, ClientHello
 from aegis.config import config_digest
 from aegis.config_file import load_config
 from aegis.errors import ConfigError
 from aegis.framers.contract import Framer
 from aegis.framers.registry import make_framer
 from aegis.messages import Boot, Desired, Reply, Report, Request, Status, Telemetry
-from tests.fuzz.splits import OVER, followed, pieces, replies_of, requests_of
+from aegis.proxy_protocol import MAX_V1_BYTES, HeaderParser, ProxyProtocolError
+from tests.fuzz.splits import OVER, followed, kept, pieces, replies_of, requests_of
 
 Target = Callable[[bytes], None]
 PROTOCOLS = ("line", "resp", "memcached", "http1")
@@ -30,6 +34,8 @@ SPLIT_BYTES = 6
 LONG_STREAM_BYTES = 96 << 10
 LONG_SCALE = 512
 """Pieces of a long stream are so much longer."""
+KEPT_BESIDE = 1000
+"""What a parser takes itself, without what it keeps of a stream."""
 
 
 def stream_of(data: bytes) -> tuple[bytes, bytes, bytes]:
@@ -77,6 +83,43 @@ def _count(event: tuple[Any, ...]) -> int:
     return 0 if event[0] == "BEGUN" else int(event[0])
 
 
+def check_proxy_protocol(data: bytes) -> None:
+    """Read a PROXY header in two splits."""
+    one, other, stream = stream_of(data)
+    assert _header(stream, one) == _header(stream, other)
+
+
+def _header(stream: bytes, sizes: bytes) -> tuple[Any, ...]:
+    parser, used = HeaderParser(), 0
+    for part in pieces(stream, sizes):
+        try:
+            took = parser.feed(part)
+        except ProxyProtocolError:
+            return OVER
+        used += took
+        assert kept(parser) < KEPT_BESIDE + MAX_V1_BYTES
+        if parser.done:
+            break
+        assert took == len(part)
+    return parser.done, parser.endpoints, used
+
+
+def check_client_hello(data: bytes) -> None:
+    """Read a ClientHello in two splits."""
+    one, other, stream = stream_of(data)
+    stream = long_stream(data) or stream
+    assert _hello(stream, one) == _hello(stream, other)
+
+
+def _hello(stream: bytes, sizes: bytes) -> tuple[bool, str]:
+    hello = ClientHello()
+    for part in pieces(stream, sizes):
+        hello.feed(part)
+        assert hello.done or hello.need > 0
+        assert kept(hello) < KEPT_BESIDE + 2 * MAX_HELLO_BYTES
+    return hello.done, hello.name
+
+
 def check_config(data: bytes) -> None:
     """Read a configuration: whatever is in the file, it is one or has a list of problems."""
     with tempfile.NamedTemporaryFile(dir="/dev/shm", suffix=".toml") as file:
@@ -116,6 +159,8 @@ def _framer_target(protocol: str, check: Callable[[Framer, bytes], None]) -> Tar
 TARGETS: dict[str, Target] = {
     **{f"{each}-requests": _framer_target(each, check_requests) for each in PROTOCOLS},
     **{f"{each}-replies": _framer_target(each, check_replies) for each in PROTOCOLS},
+    "proxy-protocol": check_proxy_protocol,
+    "client-hello": check_client_hello,
     "config": check_config,
     "messages": check_message,
 }
