@@ -49,6 +49,11 @@ DNS_RETRY_MAX_S = 30.0  # the wait after failures doubles up to this
 FILE_LOOK_S = 1.0  # how often a file of servers is read
 CHECK_REPLY_BYTES = 16_384  # of the answer to a check are read; a banner or a status line has fewer
 
+# --- TLS -------------------------------------------------------------------------------------
+TLS_RECORD_BYTES = 18_437  # the longest record: header, 16 KiB, and what TLS 1.2 may add to it
+HANDSHAKES_PER_TURN = 4  # steps of them; with RSA one costs a millisecond, and the others wait
+GOODBYE_S = 30.0  # how long a peer that takes no bytes may keep close_notify from being sent
+
 # --- lifecycle -------------------------------------------------------------------------------
 HEARTBEAT_S = 1.0  # commands, reports and telemetry are repeated this often
 STALE_S = 3.0  # three heartbeats missed: what was last said is no longer believed

@@ -43,6 +43,7 @@ _PACKAGES = {
     "chromium": "chromium",
     "dnsmasq": "dnsmasq-base",
     "nc": "netcat-openbsd",
+    "openssl": "openssl",
     "promtool": "prometheus",
     "initdb": "postgresql",
     "pgbench": "postgresql",
