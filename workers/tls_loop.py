@@ -66,20 +66,11 @@ class TlsLoop(Loop):
         super().add(fd, mask, reader, writer)
         self._note(fd, mask)
 
-    def change(self, fd: int, mask: int) -> None:
+    def switch(self, fd: int, old: int, new: int) -> int:
         """Wait for other events of a registered fd."""
-        super().change(fd, mask)
-        self._note(fd, mask)
-
-    def silence(self, fd: int) -> None:
-        """Take a fd out of epoll but keep its handlers, until `wake`."""
-        super().silence(fd)
-        self._note(fd, 0)
-
-    def wake(self, fd: int, mask: int) -> None:
-        """Put a silenced fd back."""
-        super().wake(fd, mask)
-        self._note(fd, mask)
+        super().switch(fd, old, new)
+        self._note(fd, max(new, 0))
+        return new
 
     def hand_over(self, fd: int, mask: int, reader: Reader, writer: Writer) -> None:
         """Give a registered fd to other handlers."""

@@ -115,7 +115,6 @@ class Reader:
         self.heard = bytearray()
         self.reads = 0
         self.ended: str = ""
-        loop.change(sock.fileno(), 0)
         loop.hand_over(sock.fileno(), READ, self, self)
 
     def on_readable(self, mask: int) -> None:
@@ -137,7 +136,7 @@ class Reader:
 
     def _end(self, how: str) -> None:
         self.ended = how
-        self.loop.change(self.sock.fileno(), 0)
+        self.loop.switch(self.sock.fileno(), READ, 0)
 
     def on_writable(self, mask: int) -> None:
         raise AssertionError
@@ -302,12 +301,12 @@ def test_a_reader_that_does_not_read_is_left_alone_and_told_when_it_does(scene: 
     reader = Reader(sock, scene.loop, 1000, rounds=1)
     peer.say(b"x" * 10_000)
     scene.until(lambda: reader.heard, "it has read once")
-    scene.loop.change(sock.fileno(), 0)
+    scene.loop.switch(sock.fileno(), READ, 0)
     reads = reader.reads
     for _ in range(3):
         turn(scene.loop)
     assert reader.reads == reads
-    scene.loop.change(sock.fileno(), READ)
+    scene.loop.switch(sock.fileno(), 0, READ)
     scene.until(lambda: len(reader.heard) == 10_000, "the rest is read")
 
 
@@ -425,14 +424,14 @@ def test_a_half_close_waits_until_the_peer_takes_it(scene: Scene) -> None:
 def test_peeked_bytes_stay_until_they_are_consumed(scene: Scene) -> None:
     sock, peer = scene.connected()
     reader = Reader(sock, scene.loop, 100)
-    scene.loop.change(sock.fileno(), 0)
+    scene.loop.switch(sock.fileno(), READ, 0)
     peer.say(b"abcdefgh")
     buffer = bytearray(100)
     count = wait_until(lambda: received(sock, buffer, socket.MSG_PEEK), "bytes to look at")
     assert bytes(buffer[:count]) == b"abcdefgh"
     assert sock.recv_into(buffer, 3, socket.MSG_TRUNC) == 3
     assert received(sock, buffer, socket.MSG_PEEK) == 5
-    scene.loop.change(sock.fileno(), READ)
+    scene.loop.switch(sock.fileno(), 0, READ)
     scene.until(lambda: reader.heard, "the rest is told of, although the network is silent")
     assert reader.heard == b"defgh"
 
@@ -501,7 +500,7 @@ def test_a_fd_that_is_not_tls_passes_through_the_loop_as_ever(scene: Scene) -> N
 
         def on_writable(self, mask: int) -> None:
             events.append(mask)
-            scene.loop.change(ours.fileno(), READ)
+            scene.loop.switch(ours.fileno(), WRITE, READ)
 
     scene.loop.add(ours.fileno(), WRITE, handler := Handler(), handler)
     scene.until(lambda: events, "it is writable")
