@@ -1,10 +1,10 @@
 """What a configuration is: frozen structs, one field per TOML key, each with its range and meaning.
 
-These structs, here and in config_backend.py and config_health.py, are the one place that knows the
-keys. The reader (config_table.py), the JSON Schema and the tables of docs/configuration.md
-(config_schema.py) are driven by them, so a new key is a new field and a line in ops/aegis.toml. A
-`Config` that came out of `load_config` (config_file.py) is valid; one built by hand is checked by
-nobody.
+These structs, here and in config_listener.py, config_backend.py, config_health.py and
+config_tls.py, are the one place that knows the keys. The reader (config_table.py), the JSON Schema
+and the tables of docs/configuration.md (config_schema.py) are driven by them, so a new key is a new
+field and a line in ops/aegis.toml. A `Config` that came out of `load_config` (config_file.py) is
+valid; one built by hand is checked by nobody.
 
 The controller sends a `Config` to its workers as msgpack; `config_digest` tells two of them apart.
 """
@@ -17,17 +17,8 @@ from msgspec import Meta
 
 from aegis import limits
 from aegis.config_backend import Backend, Dns
-from aegis.config_types import (
-    Account,
-    BindAddress,
-    Keepalive,
-    LogFile,
-    Name,
-    Pooling,
-    Protocol,
-    TcpAddress,
-    Timeout,
-)
+from aegis.config_listener import Listener
+from aegis.config_types import Account, LogFile, TcpAddress, Timeout
 from aegis.logs import LogFormat
 
 
@@ -64,53 +55,6 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     ] = 1
 
 
-class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """An address that accepts clients, and how these meet the servers of a backend."""
-
-    name: Annotated[Name, Meta(description="Unique among listeners; a label of its metrics.")]
-    bind: Annotated[BindAddress, Meta(description="Address that accepts clients.")]
-    backend: Annotated[str, Meta(description="Name of the backend that serves the clients.")]
-    protocol: Annotated[
-        Protocol,
-        Meta(
-            description="What the clients speak; `raw` is any protocol, unread; other packages "
-            "may [bring more](framers.md)."
-        ),
-    ] = "raw"
-    pooling: Annotated[
-        Pooling,
-        Meta(
-            description="How clients share connections to servers; `off` gives each client its own."
-        ),
-    ] = "off"
-    backlog: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=limits.MAX_BACKLOG,
-            description="Connections the kernel queues for each worker until it accepts them; "
-            "`net.core.somaxconn` caps it.",
-        ),
-    ] = 4096
-    idle_timeout_s: Annotated[
-        Timeout,
-        Meta(
-            description="A session in which no byte moved either way for so long ends; 0 = never."
-        ),
-    ] = 3600.0
-    client_fin_timeout_s: Annotated[
-        Timeout,
-        Meta(
-            description="Once the server has closed its half, a client may stay silent so long; "
-            "0 = for ever."
-        ),
-    ] = 30.0
-    keepalive_s: Annotated[
-        Keepalive,
-        Meta(description="Silence before TCP keepalive probes a client (`TCP_KEEPIDLE`); 0 = off."),
-    ] = 60
-
-
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One whole proxy: its workers, where it listens and what stands behind it."""
 
@@ -143,6 +87,14 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             "sessions go on before it cuts them."
         ),
     ] = 3600.0
+    max_sessions: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=limits.MAX_SESSIONS,
+            description="Sessions at once, over all listeners and workers; 0 = no limit.",
+        ),
+    ] = 0
     user: Annotated[
         Account,
         Meta(description="Account that every process becomes when root starts Aegis."),

@@ -13,6 +13,7 @@ from msgspec import Meta
 from aegis import limits
 from aegis.addresses import parse_address
 from aegis.config_health import Health, OutlierDetection
+from aegis.config_tls import BackendTls
 from aegis.config_types import (
     Keepalive,
     Name,
@@ -220,6 +221,17 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             "are not overrun; backups do not count. 0 = never.",
         ),
     ] = 0
+    send_proxy: Annotated[
+        Literal["off", "v1", "v2"],
+        Meta(
+            description="Whether each connection to a server begins with a PROXY header, of this "
+            "version, that says who the client is."
+        ),
+    ] = "off"
+    tls: Annotated[
+        BackendTls | None,
+        Meta(description="TLS that is spoken to the servers; without it, none is."),
+    ] = None
     health: Annotated[
         Health | None, Meta(description="How the servers are checked; without it, they are not.")
     ] = None

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aegis.addresses import Address, parse_address
+from aegis.config_listener_checks import backends_of, check_doors
 from aegis.config_problems import Problems, one_of, show_value, suggestion
 from aegis.config_server_checks import check_servers
 from aegis.config_table import Table
@@ -26,6 +27,7 @@ def check_rules(config: Table, problems: Problems) -> None:
     _warm_listeners_have_spares(config, problems)
     _binds_do_not_overlap(config, problems)
     check_servers(config, problems)
+    check_doors(config, problems)
 
 
 def _slabs_fit_in_memory(config: Table, problems: Problems) -> None:
@@ -59,12 +61,12 @@ def _backends_exist(config: Table, problems: Problems) -> None:
     names = [name for _, name in _column(config, "backend", "name")]
     if backends is None or len(names) < len(backends):
         return  # the name that is missing here may be the one that is wrong there
-    for path, name in _column(config, "listener", "backend"):
-        if name not in names:
-            near = suggestion(name, names) or ";"
-            problems.about_value(
-                path, name, f"no such backend{near} known backends: {one_of(names, 'and')}"
-            )
+    for i, listener in enumerate(config.get("listener", [])):
+        for key, name in backends_of(listener):
+            if name not in names:
+                near = suggestion(name, names) or ";"
+                why = f"no such backend{near} known backends: {one_of(names, 'and')}"
+                problems.about_value(f"listener[{i}].{key}", name, why)
 
 
 def _protocols_support_poolings(config: Table, problems: Problems) -> None:
@@ -104,9 +106,10 @@ def _poolings_of(protocol: str, path: str, problems: Problems) -> tuple[str, ...
 
 def _warm_listeners_have_spares(config: Table, problems: Problems) -> None:
     warm = {
-        listener.get("backend"): f"listener[{i}]"
+        name: f"listener[{i}]"
         for i, listener in enumerate(config.get("listener", []))
         if listener.get("pooling") == "warm"
+        for _, name in backends_of(listener)
     }
     for i, backend in enumerate(config.get("backend", [])):
         name, pool_min = backend.get("name"), backend.get("pool_min", 0)

@@ -13,11 +13,13 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import inspect
 
-from aegis.config import Config, Listener, Log, Metrics
+from aegis.config import Config, Log, Metrics
 from aegis.config_backend import Backend, Dns, Server
 from aegis.config_health import Health, OutlierDetection
+from aegis.config_listener import Listener, SniRoute
 from aegis.config_problems import show_value
 from aegis.config_table import allowed
+from aegis.config_tls import BackendTls, ListenerTls
 
 SCHEMA_FILE = "aegis.schema.json"
 REFERENCE_FILE = "configuration.md"
@@ -27,14 +29,17 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "Metrics": Metrics,
     "Log": Log,
     "Listener": Listener,
+    "SniRoute": SniRoute,
+    "ListenerTls": ListenerTls,
     "Dns": Dns,
     "Backend": Backend,
     "Server": Server,
     "Health": Health,
     "OutlierDetection": OutlierDetection,
+    "BackendTls": BackendTls,
 }
 _GENERATED = re.compile(r"(<!-- keys of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_UNITS = {"_s": "seconds", "_bytes": "bytes"}
+_UNITS = {"_bytes_per_s": "bytes/s", "_s": "seconds", "_bytes": "bytes"}
 _TYPES: dict[type[inspect.Type], str] = {
     inspect.IntType: "integer",
     inspect.FloatType: "number",

@@ -11,6 +11,7 @@ import msgspec
 from aegis.addresses import Address, parse_address
 from aegis.config_backend import Backend
 from aegis.config_health import Health
+from aegis.config_listener_checks import backends_of
 from aegis.config_problems import Problems, one_of, show_value
 from aegis.config_table import Table, allowed
 from aegis.framers.contract import Framer
@@ -46,7 +47,7 @@ def check_servers(config: Table, problems: Problems) -> None:
         used_by = {
             f"listener[{j}]": listener
             for j, listener in enumerate(config.get("listener", []))
-            if backend.get("name") is not None and listener.get("backend") == backend["name"]
+            if "name" in backend and backend["name"] in dict(backends_of(listener)).values()
         }
         _there_are_servers(path, backend, problems)
         check_unique(servers, problems)
@@ -122,7 +123,9 @@ def _source_needs_addresses(
     for where, listener in used_by.items():
         if listener.get("pooling", "off") != "off":
             why = f"{where} shares connections, so that none is one client's: `pooling` must be off"
-        elif listener.get("bind", "").startswith("unix:"):
+        elif (
+            listener.get("bind", "").startswith("unix:") and listener.get("proxy_protocol") == "off"
+        ):
             why = f"clients of {where}, a unix socket, have no address"
         else:
             continue

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from aegis.addresses import Address, parse_address
-from aegis.config import Config, Listener
+from aegis.config import Config
+from aegis.config_listener import Listener
 from aegis.errors import AegisError
 from control.sockets import SlotSockets, close_all, open_listener, probe, take_over
 from control.steering import Group, listens

@@ -26,8 +26,9 @@ import psutil
 import zmq
 
 from aegis import bus
-from aegis.config import Config, Listener
+from aegis.config import Config
 from aegis.config_backend import Backend, servers_of
+from aegis.config_listener import Listener
 from aegis.figures import Figures
 from aegis.lifecycle import Goal
 from aegis.messages import Boot, Desired, Report, ServerWish

@@ -25,7 +25,7 @@ import select
 import socket
 import struct
 
-from aegis import config
+from aegis.config_listener import Listener as ListenerConfig
 from aegis.figures import SESSION_BOUNDS_S, Figures, ListenerFigures
 from aegis.lifecycle import CloseReason
 from aegis.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN, TICK_S
@@ -63,7 +63,7 @@ class Listener:
 
     def __init__(
         self,
-        conf: config.Listener,
+        conf: ListenerConfig,
         fd: int,
         backend: Backend,
         loop: Loop,

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import msgspec
 
-from aegis.config import Listener as ListenerConfig
 from aegis.config import unix_paths, worker_digest
+from aegis.config_listener import Listener as ListenerConfig
 from aegis.errors import AegisError
 from aegis.figures import BackendFigures, Figures
 from aegis.framers.registry import make_framer

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aegis.config import Config, Listener, Metrics, config_digest
+from aegis.config import Config, Metrics, config_digest
 from aegis.config_backend import Backend
 from aegis.config_file import config_from_tables, load_config
+from aegis.config_listener import Listener
 from aegis.errors import ConfigError
 
 MINIMAL: dict[str, Any] = {

@@ -11,18 +11,20 @@ from aegis.errors import ConfigError
 NAME = "1 to 64 of the characters A-Z a-z 0-9 _ . -, the first a letter or a digit"
 TIMEOUT = "a number from 0 to 2592000"
 LISTENER_KEYS = (
-    "name, bind, backend, protocol, pooling, backlog, idle_timeout_s, client_fin_timeout_s, "
-    "keepalive_s"
+    "name, bind, backend, protocol, pooling, backlog, access, proxy_protocol, trusted, sni, tls, "
+    "max_sessions, max_sessions_per_client, accept_rate_per_client, accept_burst_per_client, "
+    "refusal, max_frame_bytes, max_pipelined, upload_bytes_per_s, download_bytes_per_s, "
+    "first_byte_timeout_s, idle_timeout_s, client_fin_timeout_s, keepalive_s"
 )
 ROOT_KEYS = (
-    "workers, drain_timeout_s, lame_duck_s, close_spread_s, hard_stop_s, user, group, "
-    "slab_bytes, slabs, metrics, log, dns, listener, backend"
+    "workers, drain_timeout_s, lame_duck_s, close_spread_s, hard_stop_s, max_sessions, user, "
+    "group, slab_bytes, slabs, metrics, log, dns, listener, backend"
 )
 BACKEND_KEYS = (
     "name, servers, discover, balance, connect_timeout_s, connect_attempts, max_connections, "
     "queue_timeout_s, queue_max, reply_timeout_s, pool_min, max_idle_s, max_lifetime_s, "
     "server_fin_timeout_s, keepalive_s, slow_start_s, on_marked_down, panic_threshold_percent, "
-    "health, outlier_detection"
+    "send_proxy, tls, health, outlier_detection"
 )
 SERVER = f"{SERVER_FORMS}, or a table"
 BACKEND = '[[backend]]\nname = "b"\nservers = ["127.0.0.1:1"]\n'
