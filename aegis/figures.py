@@ -20,6 +20,8 @@ REPLY_BOUNDS_S = (
     0.015, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10,
 )  # fmt: skip
 WAIT_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# Handshakes: from one with a resumed session over loopback to a lost segment's retransmissions.
+HANDSHAKE_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 SESSION_BOUNDS_S = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600, 86_400)
 TURN_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
@@ -105,6 +107,39 @@ class BackendFigures(msgspec.Struct):
     """Of those that wait now."""
 
 
+class TlsFigures(msgspec.Struct):
+    """Handshakes of one listener's clients, or with one backend's servers, in one worker."""
+
+    name: str
+    """Of the listener or the backend."""
+    handshakes: int = 0
+    seconds: Histogram = msgspec.field(
+        default_factory=lambda: Histogram([0] * (len(HANDSHAKE_BOUNDS_S) + 1))
+    )
+    """How long those took that were completed."""
+    errors: dict[str, int] = {}
+    """OpenSSL's reason → handshakes that failed for it."""
+
+    def completed(self, seconds: float) -> None:
+        """Count a handshake that took so long."""
+        self.handshakes += 1
+        self.seconds.observe(seconds, HANDSHAKE_BOUNDS_S)
+
+    def failed(self, reason: str) -> None:
+        """Count one that failed."""
+        self.errors[reason] = self.errors.get(reason, 0) + 1
+
+
+class LimitFigures(msgspec.Struct):
+    """One worker's use of a number of sessions that is stated for the whole proxy."""
+
+    name: str
+    """As in Boot.shares."""
+    open: int = 0
+    waiting: int = 0
+    """Clients that came when the worker's share was used up, and may get one yet."""
+
+
 class PoolFigures(msgspec.Struct):
     """The pipes of one backend and protocol in one worker; PgBouncer's figures and ours."""
 
@@ -167,6 +202,9 @@ class Figures(msgspec.Struct, tag="figures"):
     """Closed sessions for whose record there was no room on the way to the session log."""
     backends: list[BackendFigures] = []
     pools: list[PoolFigures] = []
+    limits: list[LimitFigures] = []
+    client_tls: list[TlsFigures] = []
+    server_tls: list[TlsFigures] = []
 
     @property
     def turns(self) -> int:

@@ -49,6 +49,17 @@ CloseReason = Literal[
     "drained",  # between two requests, because the worker drains
     "drain_deadline",  # cut when the time for finishing was over, or by `stop --now`
     "server_down",  # reset because its server was marked down
+    "access_denied",  # by an access rule of the listener
+    "untrusted_proxy",  # is not among those whose PROXY header is believed
+    "bad_proxy_header",  # its first bytes are no PROXY header
+    "total_limit",  # max_sessions of the whole proxy
+    "listener_limit",  # max_sessions of the listener
+    "client_limit",  # max_sessions_per_client
+    "client_rate",  # accept_rate_per_client
+    "first_byte_timeout",  # said nothing, or did not end its PROXY header, hello or handshake
+    "tls_failed",  # the handshake
+    "frame_too_large",  # a request above max_frame_bytes
+    "killed",  # by `aegis-ctl session kill`
     "refused",  # came to a drained unix listener, whose socket cannot be closed and reopened
     "error",  # an errno nobody foresaw; the worker logs it
 ]

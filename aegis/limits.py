@@ -49,6 +49,13 @@ DNS_RETRY_MAX_S = 30.0  # the wait after failures doubles up to this
 FILE_LOOK_S = 1.0  # how often a file of servers is read
 CHECK_REPLY_BYTES = 16_384  # of the answer to a check are read; a banner or a status line has fewer
 
+# --- doors -----------------------------------------------------------------------------------
+PRELUDE_S = 30.0  # for a PROXY header, a ClientHello or a handshake, where nothing else is said
+PEEK_BYTES = 2_048  # looked at of a PROXY header at once; with its values one may be longer
+SHARE_WAIT_S = 1.0  # in which a share that is free elsewhere comes: a tick, a turn, a command
+MAX_WAITING_FOR_SHARE = 1_024  # clients of each worker; more are refused at once
+MAX_FAREWELLS = 256  # clients of each listener that are told why at once; more are just closed
+
 # --- TLS -------------------------------------------------------------------------------------
 TLS_RECORD_BYTES = 18_437  # the longest record: header, 16 KiB, and what TLS 1.2 may add to it
 HANDSHAKES_PER_TURN = 4  # steps of them; with RSA one costs a millisecond, and the others wait

@@ -43,6 +43,14 @@ ServerWishes = dict[str, list[ServerWish]]
 are not known yet: its clients wait."""
 
 
+def listener_limit(name: str = "") -> str:
+    """Return the name of a limit of sessions: of a listener, or of all together.
+
+    No backend's and no server's limit is called so: names have no colon, servers have a slash.
+    """
+    return f"listener:{name}"
+
+
 class Boot(msgspec.Struct, frozen=True, tag="boot"):
     """What a worker is told once, on its standard input, when it starts."""
 
@@ -57,7 +65,11 @@ class Boot(msgspec.Struct, frozen=True, tag="boot"):
     servers: ServerWishes = {}
     shares: dict[str, int] = {}
     """Backend, or BACKEND/ADDRESS → how many connections this worker may have, where there is a
-    limit."""
+    limit; `listener_limit` → how many sessions."""
+    tls: str = ""
+    """Fingerprint of the files with certificates and keys (aegis/tls.py)."""
+    elsewhere: list[str] = []
+    """Listeners from which only the worker of slot 0 accepts, which is another."""
     drained_listeners: list[str] = []
     """Listeners that refuse clients although the goal is to serve."""
     generation: int = 0
@@ -80,7 +92,10 @@ class Desired(msgspec.Struct, frozen=True, tag="desired"):
     servers: ServerWishes = {}
     shares: dict[int, dict[str, int]] = {}
     """Pid → backend, or BACKEND/ADDRESS → how many connections the worker may have, where there is
-    a limit."""
+    a limit; `listener_limit` → how many sessions."""
+    tls: str = ""
+    """Fingerprint of the files with certificates and keys; a worker that goes by another reads them
+    again. Empty: nobody has looked."""
     workers: int = 0
     """How many workers there are, which may have changed since a worker's Boot; 0: as it was."""
     retired: dict[int, float] = {}

@@ -358,12 +358,14 @@ class Proxy:
             pid, lambda r: r.figures.phase == phase and r.epoch == epoch, f"{phase} in {epoch}"
         )
 
-    def connect(self, *, receive_buffer: int = 0) -> socket.socket:
-        """Connect a client; raises as connect(2) fails."""
+    def connect(self, *, receive_buffer: int = 0, source: str = "") -> socket.socket:
+        """Connect a client, from an address of loopback; raises as connect(2) fails."""
         client = self._own.enter_context(socket.socket(self.sock.family, socket.SOCK_STREAM))
         client.settimeout(DEADLINE_S)
         if receive_buffer:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source:
+            client.bind((source, 0))
         client.connect(self.sock.getsockname())
         return client
 
@@ -453,21 +455,21 @@ class Rig:
 
     def __init__(self, directory: Path) -> None:
         self._own = contextlib.ExitStack()
-        self._directory = directory
+        self.directory = directory
         self._proxies: list[Proxy] = []
 
     def upstream(
         self, kind: Kind = "tcp4", *, backlog: int = 128, buffer_bytes: int = 0
     ) -> Upstream:
         """Listen as a server."""
-        sock = self._own.enter_context(bound_socket(kind, self._directory, buffer_bytes))
+        sock = self._own.enter_context(bound_socket(kind, self.directory, buffer_bytes))
         sock.settimeout(DEADLINE_S)
         sock.listen(backlog)
         return Upstream(self._own, sock)
 
     def refused_address(self, kind: Kind = "tcp4") -> str:
         """Return an address that is taken and refuses connections."""
-        return listening_address(self._own.enter_context(bound_socket(kind, self._directory)))
+        return listening_address(self._own.enter_context(bound_socket(kind, self.directory)))
 
     def own(self, thing: Any) -> Any:
         """Close something with the rig."""
@@ -476,7 +478,7 @@ class Rig:
 
     def controller_bus(self, *, telemetry: bool = True) -> ControllerBus:
         """Bind the bus as a controller, and an exporter, do."""
-        bound: ControllerBus = self.own(ControllerBus(self._directory, telemetry=telemetry))
+        bound: ControllerBus = self.own(ControllerBus(self.directory, telemetry=telemetry))
         return bound
 
     def proxy(
@@ -489,20 +491,21 @@ class Rig:
         known: bool = True,
         listener: dict[str, Any] | None = None,
         backend: dict[str, Any] | None = None,
+        more_backends: tuple[Backend, ...] = (),
         **config: Any,
     ) -> Proxy:
         """Start a worker for these servers and wait until it has reached its goal.
 
         Not `known`: it is not told which servers there are.
         """
-        sock = self._own.enter_context(bound_socket(kind, self._directory, buffer_bytes))
+        sock = self._own.enter_context(bound_socket(kind, self.directory, buffer_bytes))
         bind = listening_address(sock)
         proxy = Proxy(
             self._own,
-            self._directory,
+            self.directory,
             Config(
                 listeners=(Listener(name="front", bind=bind, backend="db", **(listener or {})),),
-                backends=(Backend(name="db", servers=servers, **(backend or {})),),
+                backends=(Backend(name="db", servers=servers, **(backend or {})), *more_backends),
                 **config,
             ),
         )

@@ -8,11 +8,13 @@ other. A server that is not wanted any more keeps what it has and is forgotten o
 """
 
 import socket
+import ssl
 from collections.abc import Iterable
 
 from aegis import config_backend
+from aegis.figures import TlsFigures
 from aegis.messages import ServerWish
-from workers.balance import Load, Source, client_key, connections_of, make_balance
+from workers.balance import Load, Source, connections_of, make_balance
 from workers.budget import Budget
 from workers.target import UNLIMITED, Server
 from workers.tcp import tune
@@ -24,7 +26,8 @@ class Backend(Budget):
     """The servers of one backend. `pick` never returns one that is in `tried`."""
 
     __slots__ = (
-        "_by_source", "_only", "_others", "balance", "config", "has_choice", "pool_min", "servers",
+        "_only", "_others", "balance", "by_source", "config", "has_choice", "pool_min", "servers",
+        "tls", "tls_context",
     )  # fmt: skip
 
     def __init__(self, conf: config_backend.Backend, slot: int, workers: int = 1) -> None:
@@ -34,13 +37,17 @@ class Backend(Budget):
         self.servers: dict[str, Server] = {}
         """By address; those that are let go included."""
         self.balance = make_balance(conf.balance, slot)
-        self._by_source = isinstance(self.balance, Source)
+        self.by_source = isinstance(self.balance, Source)
+        """Whether `pick` has to know the client."""
         self._only: Server | None = None  # where there is no choice
         self.has_choice = False
         """Whether several servers are live."""
         self._others: tuple[Server, ...] = ()  # backups that are not live
         self.pool_min = 0
         """This worker's share of pool_min."""
+        self.tls_context: ssl.SSLContext | None = None
+        """Of new handshakes, where servers speak TLS; Certificates gives it and may exchange it."""
+        self.tls = TlsFigures(conf.name)
         self.divide_minimum(slot, workers)
 
     def divide_minimum(self, slot: int, workers: int) -> None:
@@ -134,10 +141,6 @@ class Backend(Budget):
     def has_untried(self, tried: Tried) -> bool:
         """Whether there is a server that was not tried, though it may have no room now."""
         return any(server not in tried for server in (*(self.live or ()), *self._others))
-
-    def key_of(self, client: socket.socket) -> int:
-        """Return what `pick` has to know of a client."""
-        return client_key(client) if self._by_source else 0
 
     def dial(self, server: Server) -> tuple[socket.socket, int]:
         """Start a non-blocking connect; returns the socket and connect(2)'s errno (0: done).

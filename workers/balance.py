@@ -14,6 +14,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from aegis.proxy_protocol import Endpoints
 from workers.maglev import Table, key_of
 from workers.target import Server
 
@@ -171,12 +172,11 @@ def make_balance(word: str, slot: int) -> Balance:
     return makers[word.replace("_", "")]()
 
 
-def client_key(client: socket.socket) -> int:
+def client_key(ends: Endpoints | None) -> int:
     """Return the same number for the same client in every worker; of IPv6 its /64 counts."""
-    try:
-        host = client.getpeername()[0]
-    except OSError:  # it has left
+    if ends is None:  # it has left
         return 0
-    if client.family == socket.AF_INET6:
-        return key_of(socket.inet_pton(client.family, host.partition("%")[0])[:8])
+    host = ends.source[0]
+    if ":" in host:
+        return key_of(socket.inet_pton(socket.AF_INET6, host)[:8])
     return key_of(socket.inet_aton(host))

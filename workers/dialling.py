@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
-from workers.backend import Tried
+from workers.backend import Backend, Tried
+from workers.balance import client_key
 from workers.loop import WRITE, Loop
 from workers.target import Server
 from workers.tcp import SHORTAGES
@@ -24,6 +25,7 @@ from workers.timers import UNARMED
 if TYPE_CHECKING:
     from workers.listener import Listener
     from workers.session_log import Note
+    from workers.warm import Warm
 
 
 class Dialling:
@@ -31,12 +33,13 @@ class Dialling:
 
     __slots__ = (
         "_dialled_at", "_give_up_at", "_look_at", "_queued", "_tried", "accepted_at", "active_at",
-        "bytes", "client", "listener", "loop", "note", "server", "slot", "target",
+        "backend", "bytes", "client", "listener", "loop", "note", "server", "slot", "target",
     )  # fmt: skip
 
     def __init__(self, listener: "Listener", client: socket.socket) -> None:
         """Take over an accepted, non-blocking client; `begin` comes next."""
         self.listener = listener
+        self.backend: Backend = listener.backend
         self.loop: Loop = listener.loop
         self.client = client
         self.bytes = listener.figures.bytes
@@ -52,8 +55,12 @@ class Dialling:
         self._look_at = float("inf")  # when the wheel looks at it, at the latest
 
     def begin(self) -> None:
+        """Find a server of the listener's backend."""
+        self.begin_on(self.backend, self.listener.warm)
+
+    def begin_on(self, backend: Backend, warm: "Warm | None") -> None:
         """Take a connection that was opened ahead, or dial as soon as the budget has room."""
-        warm = self.listener.warm
+        self.backend = backend
         spare = warm.take() if warm is not None else None
         if spare is not None:
             self.server, self.target = spare
@@ -61,7 +68,6 @@ class Dialling:
                 self.note.submitted(self.target, 0)
             self._relay(self.server)
             return
-        backend = self.listener.backend
         if backend.claim(self):
             self.dial()
         else:
@@ -69,7 +75,7 @@ class Dialling:
 
     def _queue(self) -> None:
         """Wait for room in the budget."""
-        backend = self.listener.backend
+        backend = self.backend
         self._queued = True
         backend.wait(self)
         if self.note is not None:
@@ -84,10 +90,10 @@ class Dialling:
 
     def dial(self, failure: CloseReason = "connect_failed") -> None:
         """Connect to the next server; with none left to try, close for how the last one failed."""
-        backend = self.listener.backend
+        backend = self.backend
         conf = backend.config
         while len(self._tried) < conf.connect_attempts:
-            target = backend.pick(self._tried, backend.key_of(self.client))
+            target = backend.pick(self._tried, self._key())
             if target is None:
                 if backend.has_untried(self._tried):  # but none with room
                     self._queue()
@@ -99,19 +105,23 @@ class Dialling:
                 return
         self.close(failure)
 
+    def _key(self) -> int:
+        """Return what the balance has to know of the client."""
+        return client_key(self.listener.ends_of(self)) if self.backend.by_source else 0
+
     def _connect(self, target: Server) -> bool:
         """Start one attempt; False when it has failed already."""
         self._dialled_at = self.loop.now
         if self.note is not None:
             self.note.dialling(target, self.loop.now)
         try:
-            sock, code = self.listener.backend.dial(target)
+            sock, code = self.backend.dial(target)
         except OSError as error:
             code = error.errno or errno.EIO
             self.listener.shortage()
         else:
             if code in {0, errno.EINPROGRESS}:
-                self.listener.backend.opened(target)
+                self.backend.opened(target)
                 self.target, self.server = target, sock
                 self._rearm(self._give_up_at)
                 self.loop.add(sock.fileno(), WRITE, self, self)
@@ -151,7 +161,7 @@ class Dialling:
         target.connect_failed(code)
         self.loop.close(self.server)
         self.server = self.target = None
-        self.listener.backend.freed(target, self.loop)
+        self.backend.freed(target, self.loop)
 
     # --- time ----------------------------------------------------------------------------------
 

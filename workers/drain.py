@@ -5,7 +5,6 @@ The drain of the whole worker is its phase (workers/worker.py). These come and g
     Desired.drained_listeners ──apply──▶ Parts ──step, every tick──▶ cut
 """
 
-import contextlib
 import logging
 import socket
 from collections import deque
@@ -14,9 +13,9 @@ from collections.abc import Iterable
 from aegis.figures import Figures
 from aegis.limits import CUTS_LISTED, REFUSE_SETTLE_S
 from aegis.messages import Cut
-from workers.listener import Listener
+from workers.listener import AnySession, Listener
 from workers.session import Session
-from workers.shared import SharedSession
+from workers.session_log import text_of
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +27,10 @@ class Cuts:
         self.last: deque[Cut] = deque(maxlen=CUTS_LISTED)
         self._figures = figures
 
-    def end(self, listener: Listener, sessions: Iterable[Session | SharedSession]) -> None:
+    def end(self, listener: Listener, sessions: Iterable[AnySession]) -> None:
         """End these sessions of a listener."""
         for session in list(sessions):
-            cut = Cut(listener.config.name, _client_of(session), _server_of(session))
+            cut = Cut(listener.config.name, client_of(session), server_of(session))
             session.close("drain_deadline")
             self._figures.cut += 1
             if cut not in self.last:  # the first of many is enough of a unix socket's clients
@@ -41,16 +40,16 @@ class Cuts:
             self.last.append(cut)
 
 
-def _client_of(session: Session | SharedSession) -> str:
-    with contextlib.suppress(OSError):  # reset meanwhile
-        name = session.client.getpeername()
-        if session.client.family != socket.AF_UNIX:
-            return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-        return "unix"
-    return ""
+def client_of(session: AnySession) -> str:
+    """Write who a session's client is; empty if it has left."""
+    ends = session.listener.ends_of(session)
+    if ends is not None:
+        return text_of(ends.source)
+    return "unix" if session.client.family == socket.AF_UNIX else ""
 
 
-def _server_of(session: Session | SharedSession) -> str:
+def server_of(session: AnySession) -> str:
+    """Write which server a session has; empty if it has none."""
     if isinstance(session, Session) and session.target is not None:
         return session.target.address.text
     return ""

@@ -24,18 +24,22 @@ import math
 import select
 import socket
 import struct
+from typing import Protocol, TypeAlias
 
 from aegis.config_listener import Listener as ListenerConfig
 from aegis.figures import SESSION_BOUNDS_S, Figures, ListenerFigures
 from aegis.lifecycle import CloseReason
 from aegis.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN, TICK_S
+from aegis.proxy_protocol import Endpoints
 from workers.backend import Backend
+from workers.door import Door
 from workers.loop import READ, Loop
 from workers.pool import Pool
+from workers.prelude import Prelude
 from workers.session import Session
 from workers.session_log import SessionLog
 from workers.shared import SharedSession
-from workers.tcp import SHORTAGES, tune
+from workers.tcp import SHORTAGES, ends_of, tune
 from workers.timers import Alarm
 from workers.warm import Warm
 
@@ -50,6 +54,16 @@ _DROP_SYN = ctypes.create_string_buffer(
 )
 _FILTER = struct.pack("HP", 4, ctypes.addressof(_DROP_SYN))
 
+
+class HasClient(Protocol):
+    """A session, or the part of one that has not come to a server."""
+
+    client: socket.socket
+
+
+AnySession: TypeAlias = Session | SharedSession | Prelude
+"""Whatever has a client, from accept to close."""
+
 log = logging.getLogger(__name__)
 
 
@@ -57,8 +71,9 @@ class Listener:
     """Accepts clients into sessions. `serving` and `refusing` exclude each other."""
 
     __slots__ = (
-        "_accepting", "_paused", "_pool", "_refusing", "_registered", "_session_log", "_sock",
-        "_told", "backend", "config", "figures", "loop", "sessions", "warm", "worker_figures",
+        "_accepting", "_door", "_elsewhere", "_paused", "_pool", "_refusing", "_registered",
+        "_session_log", "_sock", "_told", "backend", "config", "figures", "loop", "sessions",
+        "warm", "worker_figures",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +86,8 @@ class Listener:
         *,
         pool: Pool | Warm | None = None,
         session_log: SessionLog | None = None,
+        door: Door | None = None,
+        elsewhere: bool = False,
     ) -> None:
         """Take over the inherited `fd`; nothing is accepted before `serve`.
 
@@ -83,7 +100,11 @@ class Listener:
             pool: the pipes that its clients share, or connections opened ahead for them; None if
                 each dials one of its own.
             session_log: what is told of each session; None if nobody is.
+            door: what is asked of its clients before they get a session; None if nothing is.
+            elsewhere: another worker accepts, and this one never does.
         """
+        self._door = door
+        self._elsewhere = elsewhere
         self._session_log = session_log
         self._pool = pool if isinstance(pool, Pool) else None
         self.warm = pool if isinstance(pool, Warm) else None
@@ -92,7 +113,7 @@ class Listener:
         self.loop = loop
         self.worker_figures = figures
         self.figures = ListenerFigures(conf.name)
-        self.sessions: set[Session | SharedSession] = set()
+        self.sessions: set[AnySession] = set()
         self._told: dict[SharedSession, None] = {}  # to end between two requests; in this order
         self._sock = socket.socket(fileno=fd)
         self._sock.setblocking(False)
@@ -106,6 +127,8 @@ class Listener:
 
     def serve(self) -> None:
         """Listen and accept."""
+        if self._elsewhere:
+            return
         self._filter(attach=False)
         self._refusing = False
         for session in self._told:
@@ -219,8 +242,10 @@ class Listener:
                 return False
             return True  # ECONNABORTED and the like are one client's (accept(2))
         client.setblocking(False)
-        session: Session | SharedSession
-        if self._pool is None:
+        session: AnySession
+        if self._door is not None:
+            session = self._door.meet(self, client)
+        elif self._pool is None:
             session = Session(self, client)
         else:
             session = SharedSession(self, client, self._pool)
@@ -253,19 +278,45 @@ class Listener:
         self._sync()
         return 0.0
 
-    def replace(self, session: SharedSession, successor: Session) -> None:
+    def let_in(self, prelude: Prelude) -> None:
+        """Begin the session of a client of which nothing more is asked."""
+        if self._pool is not None:
+            shared = SharedSession(self, prelude.client, self._pool)
+            self.replace(prelude, shared)
+            shared.begin()
+            return
+        session = Session(self, prelude.client)
+        self.replace(prelude, session)
+        if prelude.route is None:
+            session.begin()
+        else:
+            session.begin_on(*prelude.route)
+
+    def replace(self, session: Prelude | SharedSession, successor: Session | SharedSession) -> None:
         """Note that another session has taken a client over."""
         successor.accepted_at = session.accepted_at
         self.sessions.discard(session)
-        self._told.pop(session, None)
+        if isinstance(session, SharedSession):
+            self._told.pop(session, None)
         self.sessions.add(successor)
         successor.bytes, successor.note = session.bytes, session.note
+        if self._door is not None:
+            self._door.moved(session, successor)
 
-    def closed(self, session: Session | SharedSession, reason: CloseReason) -> None:
+    def ends_of(self, session: "HasClient") -> Endpoints | None:
+        """Return who a client is, and where it came; None if it has no address, or has left."""
+        if self._door is not None and (said := self._door.ends_of(session)) is not None:
+            return said
+        return ends_of(session.client)
+
+    def closed(self, session: AnySession, reason: CloseReason) -> None:
         """Forget a session that has closed."""
         self.sessions.discard(session)
+        if self._door is not None:
+            self._door.left(session)
         if session.note is not None and self._session_log is not None:
-            self._session_log.closed(session.note, self.backend, reason, self.figures.sessions)
+            backend = session.backend if isinstance(session, Session) else self.backend
+            self._session_log.closed(session.note, backend, reason, self.figures.sessions)
         if self._told and isinstance(session, SharedSession):
             self._told.pop(session, None)
         self.figures.sessions -= 1

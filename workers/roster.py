@@ -72,8 +72,7 @@ class Roster:
                 self._empty(pool, server, cut=overdue)
         if overdue:
             for listener in self._listeners:
-                if listener.backend is backend:
-                    self._cut(listener, server)
+                self._cut(listener, server)
         if not (server.wanted or server.figures.connections):
             backend.forget(server)
             self._list_servers()

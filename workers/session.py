@@ -201,7 +201,7 @@ class Session(Dialling):
         if self._first_end in _RESETS:
             limit, reason = self.listener.config.client_fin_timeout_s, self._first_end
         elif self._up.state == ENDED:
-            limit, reason = self.listener.backend.config.server_fin_timeout_s, "server_fin_timeout"
+            limit, reason = self.backend.config.server_fin_timeout_s, "server_fin_timeout"
         elif self._down.state == ENDED:
             limit, reason = self.listener.config.client_fin_timeout_s, "client_fin_timeout"
         else:
@@ -247,11 +247,11 @@ class Session(Dialling):
         if self.server is not None:
             assert self.target is not None
             loop.close(self.server)
-            self.listener.backend.freed(self.target, loop)
+            self.backend.freed(self.target, loop)
             if reason == "server_reset":
                 self.target.failed(reason)
         elif self._queued:
-            self.listener.backend.give_up(self)
+            self.backend.give_up(self)
         if self._up is not None and self._down is not None:
             self._up.drop()
             self._down.drop()

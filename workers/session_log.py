@@ -10,7 +10,7 @@ Bytes are noted where the data path counts them anyway: a session whose bytes ar
 a Tally, which adds to its listener's count as well, instead of counting there itself.
 """
 
-from socket import AF_INET6, AF_UNIX, socket
+from socket import AF_UNIX, socket
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workers.backend import Backend
-    from workers.session import Session
-    from workers.shared import SharedSession
+    from workers.listener import AnySession
     from workers.target import Server
 
 
@@ -55,6 +54,10 @@ class Note:
         self.bytes = tally
         self.server: Server | None = None
         self._dialled_at = self._queued_at = -1.0
+
+    def is_from(self, source: tuple[str, int]) -> None:
+        """Note the address that a PROXY header says the client has."""
+        self.record.client = text_of(source)
 
     def queued(self, behind: int, now: float) -> None:
         """Note that a wait for a connection has begun, behind so many others."""
@@ -120,7 +123,7 @@ class SessionLog:
         self._notes: list[Note] = []
         Alarm(loop.wheel, loop.now, self._flush_in_time)
 
-    def opened(self, session: "Session | SharedSession", client: socket, address: Any) -> None:
+    def opened(self, session: "AnySession", client: socket, address: Any) -> None:
         """Begin to note a session, if it is one of the sample; before its first byte."""
         self._skipped += 1
         if self._skipped < self._sample:
@@ -166,8 +169,10 @@ class SessionLog:
 
 
 def _text(client: socket, address: Any) -> str:
-    if client.family == AF_UNIX:
-        return "unix"
-    if client.family == AF_INET6:
-        return f"[{address[0]}]:{address[1]}"
-    return f"{address[0]}:{address[1]}"
+    return "unix" if client.family == AF_UNIX else text_of(address[:2])
+
+
+def text_of(end: tuple[str, int]) -> str:
+    """Write one end of a connection."""
+    host, port = end
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,6 +6,8 @@ import socket
 import sys
 import termios
 
+from aegis.proxy_protocol import Endpoints
+
 SHORTAGES = {
     errno.EMFILE,
     errno.ENFILE,
@@ -43,3 +45,19 @@ def tune(sock: socket.socket, keepalive_s: int) -> None:
     if keepalive_s:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_s)
+
+
+def ends_of(client: socket.socket) -> Endpoints | None:
+    """Return both ends of a connection; None if it is a unix socket's, or has been reset."""
+    if client.family == socket.AF_UNIX:
+        return None
+    try:
+        source, destination = client.getpeername(), client.getsockname()
+    except OSError:
+        return None
+    return Endpoints(_end(source), _end(destination))
+
+
+def _end(name: tuple[str, int]) -> tuple[str, int]:
+    host, port = name[:2]
+    return host.partition("%")[0], port

@@ -22,35 +22,24 @@ from pathlib import Path
 import msgspec
 
 from aegis.config import unix_paths, worker_digest
-from aegis.config_listener import Listener as ListenerConfig
 from aegis.errors import AegisError
-from aegis.figures import BackendFigures, Figures
-from aegis.framers.registry import make_framer
+from aegis.figures import Figures
 from aegis.lifecycle import Phase
 from aegis.limits import HEARTBEAT_S, REFUSE_SETTLE_S, STEER_SETTLE_S, TICK_S
 from aegis.logs import configure_logging
 from aegis.messages import Boot, Desired, Report
 from aegis.runtime import Claim, drop_claim, take_claim
-from workers.backend import Backend
+from workers.assembly import Assembly, make_loop
 from workers.bus import Bus
 from workers.drain import Cuts, Parts
-from workers.listener import Listener
-from workers.loop import READ, Loop
-from workers.pool import Pool
+from workers.loop import READ
 from workers.roster import Roster
 from workers.session_log import SessionLog
-from workers.slab import Slabs
 from workers.timers import Alarm
-from workers.warm import Warm
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 log = logging.getLogger("workers.worker")  # it runs as __main__
-
-
-def _pool_key(listener: ListenerConfig) -> tuple[str, str]:
-    """Tell which listeners share a pool: those of one backend that speak alike, or warm ones."""
-    return listener.backend, "" if listener.pooling == "warm" else listener.protocol
 
 
 class Worker:
@@ -61,41 +50,16 @@ class Worker:
         self._boot = boot
         self._digest = worker_digest(conf)
         self.figures = Figures(boot.slot, os.getpid(), "starting", [], [], conf.slabs)
-        self.loop = Loop(Slabs(conf.slabs, conf.slab_bytes, self.figures), self.figures)
-        backends = {b.name: Backend(b, boot.slot, boot.workers) for b in conf.backends}
-        self._backends = list(backends.values())
+        self.loop = make_loop(boot, self.figures)
         self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
         self._session_log = (
             SessionLog(conf.log, self.loop, self.figures, self._bus.sessions)
             if conf.log.sessions
             else None
         )
-        pools: dict[tuple[str, str], Pool | Warm] = {}
-        for each in conf.listeners:
-            key = _pool_key(each)
-            if each.pooling == "off" or key in pools:
-                continue
-            backend = backends[each.backend]
-            if each.pooling == "warm":
-                pools[key] = Warm(backend, self.loop)
-            else:
-                pools[key] = Pool(backend, make_framer(each.protocol), self.loop)
-        self._listeners = [
-            Listener(
-                each,
-                boot.listeners[each.name],
-                backends[each.backend],
-                self.loop,
-                self.figures,
-                pool=None if each.pooling == "off" else pools[_pool_key(each)],
-                session_log=self._session_log,
-            )
-            for each in conf.listeners
-        ]
-        self.figures.listeners = [listener.figures for listener in self._listeners]
-        self._pools = list(pools.values())
-        self.figures.backends = [BackendFigures(b.config.name) for b in self._backends]
-        self.figures.pools = [pool.figures for pool in self._pools]
+        parts = self._assembly = Assembly(boot, self.loop, self.figures, self._session_log)
+        self._backends, self._pools = parts.backends, parts.pools
+        self._listeners, self._quotas = parts.listeners, parts.quotas
         self._controller = self._epoch = 0
         self._deadline = 0.0  # while draining: when what is left is cut
         self._drains_since = 0.0
@@ -108,6 +72,7 @@ class Worker:
             self._backends, self._listeners, self._pools, self.figures, self._cuts
         )
         self._roster.apply(boot.servers, boot.shares)
+        self._share(boot.shares)
         self._reported: list[object] = []  # what a report must tell at once, as told last
         self._exit_when_drained = False
         self._retired = False  # for good: a successor has the slot, or SIGTERM came
@@ -144,7 +109,10 @@ class Worker:
         if (desired.controller, desired.epoch) == (self._controller, self._epoch):
             return
         self._controller, self._epoch = desired.controller, desired.epoch
-        self._roster.apply(desired.servers, desired.shares.get(os.getpid()))
+        shares = desired.shares.get(os.getpid())
+        self._roster.apply(desired.servers, shares)
+        self._share(shares or {})
+        self._assembly.certificates.apply(desired.tls)
         deadline = desired.retired.get(os.getpid())
         for backend in self._backends:
             if deadline is not None:
@@ -163,6 +131,10 @@ class Worker:
             stop = self._retired or desired.goal == "stopped"
             self._drain(desired.deadline, stop=stop, doors_close_at=desired.doors_close_at)
         self._report()
+
+    def _share(self, shares: dict[str, int]) -> None:
+        for quota in self._quotas:
+            quota.set_limit(shares.get(quota.figures.name, quota.limit))
 
     def _serve_again(self, desired: Desired) -> None:
         """Serve, all but the parts that are to be drained."""
@@ -298,7 +270,7 @@ class Worker:
         if self.figures.phase == "serving":
             self._parts.step(now, self._boot.config.close_spread_s)
         self._roster.step(now)
-        news = self._roster.news()
+        news = [*self._roster.news(), *(quota.news for quota in self._quotas)]
         if news != self._reported:
             self._reported = news
             self._report()  # it moves connections by this, others wait for them; or ejects a server

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from aegis.config_listener import Listener as ListenerConfig
 from aegis.config_backend import Backend as BackendConfig
+from aegis.config_listener import Listener as ListenerConfig
 from aegis.figures import Figures
 from tests.harness import Rig
 from workers.backend import Backend
