@@ -6,9 +6,9 @@
 Whoever relays calls recv_into, send, shutdown and close and does not know of TLS:
 - BlockingIOError means that epoll will tell. What is decrypted already and did not fit into the
   caller's buffer epoll does not know of; TlsLoop calls the reader for it.
-- `send` takes bytes once their records are with the kernel. What it does not take it has encrypted
-  all the same, for a record cannot be unmade: the caller offers the same bytes again, as one does
-  with a socket, and they are taken when the rest of their records has gone.
+- `send` takes bytes once their records are whole with the kernel. What it does not take it has
+  encrypted all the same, for a record cannot be unmade: the caller offers the same bytes again, as
+  one does with a socket, and they are taken when the rest of their records has gone.
 - close_notify is the end of the stream, and `shutdown(SHUT_WR)` sends it: the other direction
   lives on (RFC 8446, 6.1; OpenSSL lets it with TLS 1.2, too). TCP's end alone is a reset: what was
   cut short must not look whole.
@@ -26,6 +26,7 @@ from aegis.limits import GOODBYE_S, TICK_S, TLS_RECORD_BYTES
 from workers.loop import READ, WRITE
 from workers.timers import UNARMED
 from workers.tls_loop import TlsLoop
+from workers.tls_records import Records
 
 DONE = 0
 
@@ -38,7 +39,7 @@ class TlsSocket(socket.socket):
 
     __slots__ = (
         "_abrupt", "_closing", "_ended", "_established", "_give_up_at", "_incoming", "_kept",
-        "_loop", "_more", "_outgoing", "_promised", "_said_all", "_tls", "_unsent", "held", "slot",
+        "_loop", "_more", "_outgoing", "_said_all", "_tls", "_unsent", "held", "slot",
         "wanted",
     )  # fmt: skip
 
@@ -64,8 +65,7 @@ class TlsSocket(socket.socket):
         self._more = False  # what is here may be readable, although epoll says nothing
         self._kept = b""  # decrypted before somebody wanted it
         self._ended = False  # the peer has sent its last byte
-        self._unsent = b""  # records that the kernel has not taken
-        self._promised = 0  # bytes of the caller's that are in them, and were not taken
+        self._unsent = Records()
         self._said_all = False  # close_notify is sent, or among the unsent
         self._abrupt = False  # closing resets, so that nobody takes it for a clean end
         self._closing = False  # to be closed as soon as close_notify is sent
@@ -94,9 +94,9 @@ class TlsSocket(socket.socket):
                 pass
             except ssl.SSLError:
                 with contextlib.suppress(OSError):
-                    self._flush()
+                    self._tell()
                 raise
-            if not self._flush():
+            if not self._tell():
                 return WRITE
             if self._established:
                 self._more = bool(self._incoming.pending)
@@ -208,36 +208,47 @@ class TlsSocket(socket.socket):
             BlockingIOError: none are; offer the same bytes again.
         """
         taken = 0
-        if self._unsent:
-            if not self._flush():
-                raise BlockingIOError
-            taken = min(self._promised, len(data))
-            self._promised -= taken
-            if taken == len(data):
+        if self._unsent.data:
+            taken = self._flush()
+            if self._unsent.data or taken == len(data):
+                if not taken:
+                    raise BlockingIOError
                 return taken
             data = memoryview(data)[taken:]
         try:
             self._tls.write(data)
         except ssl.SSLError as error:
             raise ConnectionResetError(f"TLS: {error.reason or error}") from None
-        if self._flush():
-            return taken + len(data)
-        self._promised = len(data)
+        taken += self._pass_on(len(data))
         if not taken:
             raise BlockingIOError
         return taken
 
-    def _flush(self) -> bool:
-        """Send the records there are; False when the kernel does not take them all."""
+    def _pass_on(self, plain: int) -> int:
+        """Send what was encrypted, `plain` bytes; returns how many are with the kernel."""
         records = self._outgoing.read()
-        if self._unsent:
-            records = self._unsent + records
         try:
-            sent = _SEND(self, records) if records else 0
+            sent = _SEND(self, records)
         except BlockingIOError:
             sent = 0
-        self._unsent = records[sent:]
-        return not self._unsent
+        if sent == len(records):
+            return plain
+        self._unsent.add(records, plain)
+        return self._unsent.sent(sent)
+
+    def _flush(self) -> int:
+        """Send what the kernel did not take; returns how many of the caller's bytes went."""
+        try:
+            return self._unsent.sent(_SEND(self, self._unsent.data))
+        except BlockingIOError:
+            return 0
+
+    def _tell(self) -> bool:
+        """Send what OpenSSL has to say itself; False when the kernel does not take it all."""
+        self._unsent.add(self._outgoing.read(), 0)
+        if self._unsent.data:
+            self._flush()
+        return not self._unsent.data
 
     # --- end -----------------------------------------------------------------------------------
 
@@ -250,16 +261,16 @@ class TlsSocket(socket.socket):
         """Send close_notify and TCP's end behind it; what the peer still says can be read."""
         assert how == socket.SHUT_WR
         self._say_goodbye()
-        if not self._unsent:
+        if not self._unsent.data:
             _SHUTDOWN(self, how)
 
     def close(self) -> None:
         """Send close_notify, unless this is a reset or it has been sent, and close."""
         if self.fileno() >= 0 and self._established and not self._abrupt:
-            if not self._unsent:  # else records are cut off, and the end must not look clean
+            if not self._unsent.data:  # else records are cut off, and the end must not look clean
                 with contextlib.suppress(OSError):
                     self._say_goodbye()
-            if self._unsent and self._said_all:
+            if self._unsent.data and self._said_all:
                 self._closing = True
                 self._loop.abandon(self)
                 return
@@ -275,7 +286,7 @@ class TlsSocket(socket.socket):
             self._keep_what_has_come()  # for unwrap reads, too
         with contextlib.suppress(ssl.SSLError):  # WantRead: the peer's may come much later
             self._tls.unwrap()
-        if not self._flush():
+        if not self._tell():
             self._give_up_at = self._loop.now + GOODBYE_S
             self._loop.wheel.arm(self, self._loop.now + TICK_S)
 
@@ -294,7 +305,7 @@ class TlsSocket(socket.socket):
     def expire(self, now: float) -> float:
         """Try again to send what belongs to the end; tell when to try next."""
         try:
-            done = self._flush()
+            done = self._tell()
         except OSError:
             done = True  # nobody is there to hear it
         if not done and now < self._give_up_at:

@@ -323,6 +323,7 @@ def test_a_slow_peer_gets_every_byte_once(
         except BlockingIOError:
             blocked += 1
             peer.hear()
+            assert len(peer.heard) <= at, "what is not said to be sent nobody may have seen"
     scene.until(lambda: len(peer.heard) == len(said), "all is heard", peer)
     assert peer.heard == said
     assert blocked > 5
