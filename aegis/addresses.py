@@ -42,6 +42,11 @@ class Address:
         return self.family == socket.AF_UNIX
 
     @property
+    def host(self) -> str:
+        """The IP address alone, without an interface; empty for a unix socket."""
+        return "" if self.is_unix else self.sockaddr[0]
+
+    @property
     def is_wildcard(self) -> bool:
         """Whether a socket bound here accepts connections to every local address."""
         return self.sockaddr[0] in {"0.0.0.0", "::"} and not self.is_unix

@@ -26,8 +26,8 @@ class Backend(Budget):
     """The servers of one backend. `pick` never returns one that is in `tried`."""
 
     __slots__ = (
-        "_only", "_others", "balance", "by_source", "config", "has_choice", "pool_min", "servers",
-        "tls", "tls_context",
+        "_only", "_others", "balance", "by_source", "config", "greets", "has_choice", "pool_min",
+        "servers", "tls", "tls_context",
     )  # fmt: skip
 
     def __init__(self, conf: config_backend.Backend, slot: int, workers: int = 1) -> None:
@@ -36,6 +36,8 @@ class Backend(Budget):
         self.config = conf
         self.servers: dict[str, Server] = {}
         """By address; those that are let go included."""
+        self.greets = conf.tls is not None or conf.send_proxy != "off"
+        """Whether a connection begins with more than its handshake (workers/greeting.py)."""
         self.balance = make_balance(conf.balance, slot)
         self.by_source = isinstance(self.balance, Source)
         """Whether `pick` has to know the client."""

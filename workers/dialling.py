@@ -17,6 +17,7 @@ from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
 from workers.backend import Backend, Tried
 from workers.balance import client_key
+from workers.greeting import Greeting
 from workers.loop import WRITE, Loop
 from workers.target import Server
 from workers.tcp import SHORTAGES
@@ -147,18 +148,36 @@ class Dialling:
         self.target.connected(self.loop.now - self._dialled_at)
         if self.note is not None:
             self.note.connected(self.loop.now)
+        if self.backend.greets:
+            greeting = Greeting(self, self.backend, self.server, self.loop)
+            greeting.begin(self.target, self.server, self.listener.ends_of(self))
+        else:
+            self._relay(self.server)
+
+    def speaks(self, sock: socket.socket) -> None:
+        """The server is spoken to in TLS from now on."""
+        self.server = sock
+
+    def greeted(self) -> None:
+        """The server may be given what the client says."""
+        assert self.server is not None
         self._relay(self.server)
+
+    def not_greeted(self, error: int | str) -> None:
+        """It may not: try the next."""
+        self._attempt_failed(error)
+        self.dial()
 
     def on_readable(self, mask: int) -> None:
         """A failed connect may come as HANGUP and ERROR without WRITE; nothing else can be read."""
         if not mask & WRITE:
             self.on_writable(mask)
 
-    def _attempt_failed(self, code: int) -> None:
+    def _attempt_failed(self, error: int | str) -> None:
         assert self.target is not None
         assert self.server is not None
         target = self.target
-        target.connect_failed(code)
+        target.connect_failed(error)
         self.loop.close(self.server)
         self.server = self.target = None
         self.backend.freed(target, self.loop)

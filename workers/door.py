@@ -21,11 +21,16 @@ from aegis.limits import PRELUDE_S
 from aegis.proxy_protocol import Endpoints, ProxyProtocolError
 from workers.backend import Backend
 from workers.clients import Clients, Key, key_of
+from workers.first_bytes import FirstBytes
 from workers.handshake import reason_of, shake_hands
 from workers.loop import READ, Loop
+from workers.pool import Pool
 from workers.prelude import Prelude
 from workers.proxy_header import read_header
 from workers.quota import Quota
+from workers.rates import RatedSession
+from workers.session import Session
+from workers.shared import SharedSession
 from workers.sni import Routes, read_name
 from workers.steps import PARKED, Steps
 from workers.tcp import ends_of
@@ -67,6 +72,8 @@ def has_door(conf: ListenerConfig) -> bool:
         or conf.max_sessions_per_client
         or conf.accept_rate_per_client
         or conf.first_byte_timeout_s
+        or conf.upload_bytes_per_s
+        or conf.download_bytes_per_s
     )
 
 
@@ -90,6 +97,11 @@ class Door:
         """Clients that are being told why they are refused."""
         self.patience_s = conf.first_byte_timeout_s or PRELUDE_S
         self._loop = loop
+        self._first_bytes = None
+        if conf.first_byte_timeout_s:
+            self._first_bytes = FirstBytes(loop, conf.first_byte_timeout_s)
+        is_rated = conf.upload_bytes_per_s or conf.download_bytes_per_s
+        self._make_plain = RatedSession if is_rated else Session
         self._quotas = quotas
         self._routes = routes
         self._access: AccessList = access_list(conf.access)
@@ -181,6 +193,21 @@ class Door:
         if self._framer is None or self.ends_tls:
             return b""
         return self._framer.error(reason)
+
+    def let_in(self, listener: "Listener", prelude: Prelude, pool: Pool | None) -> None:
+        """Begin the session of a client of which nothing more is asked."""
+        session: Session | SharedSession
+        if pool is not None:
+            session = SharedSession(listener, prelude.client, pool)
+        else:
+            session = self._make_plain(listener, prelude.client)
+        listener.replace(prelude, session)
+        if self._first_bytes is not None:
+            self._first_bytes.watch(session)
+        if isinstance(session, Session) and prelude.route is not None:
+            session.begin_on(*prelude.route)
+        else:
+            session.begin()
 
     # --- guests --------------------------------------------------------------------------------
 

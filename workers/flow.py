@@ -23,10 +23,14 @@ from typing import TYPE_CHECKING
 from aegis.limits import ROUNDS_PER_EVENT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from workers.session import Session
     from workers.slab import Slab
 
 OPEN, BLOCKED, ENDED = 0, 1, 2
+HELD = 3
+"""It may not read at the moment, although its sink would take more (workers/rates.py)."""
 
 
 class Flow:
@@ -44,10 +48,14 @@ class Flow:
         self.way = way
         self._session = session
         self._bytes = session.bytes
-        self._recv_into = source.recv_into
+        self._recv_into: Callable[..., int] = source.recv_into
         self._send = sink.send
         self._slab: Slab | None = None
         self._start = self._end = 0
+
+    def read_with(self, receive: "Callable[..., int]") -> None:
+        """Read with this instead of the source's recv_into, as which it may be called."""
+        self._recv_into = receive
 
     def on_readable(self, mask: int) -> None:
         """Move what has come, a capped number of slabs at a time."""

@@ -280,17 +280,8 @@ class Listener:
 
     def let_in(self, prelude: Prelude) -> None:
         """Begin the session of a client of which nothing more is asked."""
-        if self._pool is not None:
-            shared = SharedSession(self, prelude.client, self._pool)
-            self.replace(prelude, shared)
-            shared.begin()
-            return
-        session = Session(self, prelude.client)
-        self.replace(prelude, session)
-        if prelude.route is None:
-            session.begin()
-        else:
-            session.begin_on(*prelude.route)
+        assert self._door is not None
+        self._door.let_in(self, prelude, self._pool)
 
     def replace(self, session: Prelude | SharedSession, successor: Session | SharedSession) -> None:
         """Note that another session has taken a client over."""

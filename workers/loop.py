@@ -144,6 +144,10 @@ class Loop:
         if self._readers[fd] is before:
             self._readers[fd] = reader
 
+    def is_read_by(self, fd: int, reader: Reader) -> bool:
+        """Whether a fd is still this reader's: not closed, and not another's since."""
+        return self._readers[fd] is reader
+
     def remove(self, fd: int) -> None:
         """Deregister a fd that others hold as well, so that closing it would not."""
         self._readers[fd] = self._writers[fd] = NOBODY

@@ -64,9 +64,9 @@ class Opening:
         self.dial_failed(target, code)
         return None
 
-    def dial_failed(self, target: Server, code: int) -> None:
+    def dial_failed(self, target: Server, error: int | str) -> None:
         """Note a connect that failed."""
-        target.connect_failed(code)
+        target.connect_failed(error)
         target.shun(self.loop.now)
         if target not in self._tried:
             self._tried = (*self._tried, target)

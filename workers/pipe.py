@@ -72,9 +72,9 @@ class Pipe(Dealer):
             self.state = READY
             self.pool.ready(self)
 
-    def connect_failed(self, code: int) -> None:
+    def connect_failed(self, error: int | str) -> None:
         """Leave the next attempt to the pool."""
-        self.pool.connect_failed(self, code)
+        self.pool.connect_failed(self, error)
 
     def begin_again(self, reset: Setup) -> None:
         """Make the pipe as if it had just been set up, whatever its client has done with it."""

@@ -207,9 +207,9 @@ class Pool(Opening):
         """Forget a pipe that has become a tunnel; its connection goes on being counted."""
         self._forget(pipe, connection_stays=True)
 
-    def connect_failed(self, pipe: Pipe, code: int) -> None:
+    def connect_failed(self, pipe: Pipe, error: int | str) -> None:
         """Try the next server; when all have failed, tell who waits."""
-        self.dial_failed(pipe.target, code)
+        self.dial_failed(pipe.target, error)
         self._forget(pipe)
         pipe.close()
         if self.exhausted:

@@ -11,6 +11,7 @@ was not, not even its first byte, is whole in `_out` and may go elsewhere when t
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
 from typing import TYPE_CHECKING
 
+from workers.greeting import Greeting
 from workers.loop import WRITE
 from workers.target import Server
 
@@ -101,13 +102,34 @@ class ServerEnd:
                 self.connect_failed(code)
                 return
             self.target.connected(self.loop.now - self.dialled_at)
+            if self.pool.backend.greets:
+                greeting = Greeting(self, self.pool.backend, self.sock, self.loop)
+                greeting.begin(self.target, self.sock, None)
+                return
             self.connected()
             if self.state == CLOSED:  # a tunnel, perhaps: the fd is another's
                 return
+        self._send_or_wait()
+
+    def _send_or_wait(self) -> None:
         if self._out:
             self._send()
         else:
             self.wait(self._mask & ~WRITE)
+
+    def speaks(self, sock: socket) -> None:
+        """The server is spoken to in TLS from now on."""
+        self.sock = sock
+
+    def greeted(self) -> None:
+        """The server may be asked."""
+        self.connected()
+        if self.state != CLOSED:
+            self._send_or_wait()
+
+    def not_greeted(self, error: int | str) -> None:
+        """It may not."""
+        self.connect_failed(error)
 
     def wait(self, mask: int) -> None:
         """Register for other events, where that is a change."""
@@ -130,12 +152,16 @@ class ServerEnd:
 
     # --- for the pipe --------------------------------------------------------------------------
 
+    def on_readable(self, mask: int) -> None:
+        """The server has said something, or has gone."""
+        raise NotImplementedError
+
     def connected(self) -> None:
         """The connect has succeeded."""
         raise NotImplementedError
 
-    def connect_failed(self, code: int) -> None:
-        """The connect has failed, with this errno."""
+    def connect_failed(self, error: int | str) -> None:
+        """The connect has failed, with this errno or for this reason."""
         raise NotImplementedError
 
     def began_to_go(self) -> None:

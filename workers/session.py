@@ -25,6 +25,7 @@ from workers.dialling import Dialling
 from workers.first_word import FirstWord
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
 from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE
+from workers.refusal import vanish
 from workers.target import Server
 from workers.tcp import LOST, unsent
 
@@ -227,6 +228,12 @@ class Session(Dialling):
         patience_s = self.listener.config.client_fin_timeout_s
         self._give_up_at = self.loop.now + (patience_s or float("inf"))
         self._rearm(self.loop.now + TICK_S)
+
+    def refuse(self, reason: CloseReason) -> None:
+        """End for what the client does not do; whoever is to be dropped hears nothing of it."""
+        if self.listener.config.refusal == "drop":
+            vanish(self.client)
+        self.close(reason)
 
     def abort(self, reason: CloseReason) -> None:
         """Reset both sides."""

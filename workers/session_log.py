@@ -20,6 +20,7 @@ from aegis.lifecycle import CloseReason
 from aegis.limits import SESSION_LOG_DELAY_S, SESSIONS_PER_BATCH
 from aegis.session_records import SessionBatch, SessionRecord
 from workers.loop import Loop
+from workers.tally import Tally
 from workers.timers import Alarm
 
 if TYPE_CHECKING:
@@ -28,20 +29,6 @@ if TYPE_CHECKING:
     from workers.backend import Backend
     from workers.listener import AnySession
     from workers.target import Server
-
-
-class Tally(list[int]):
-    """[from client, from server] of one session; whatever is added is added to the whole too."""
-
-    __slots__ = ("_whole",)
-
-    def __init__(self, whole: list[int]) -> None:
-        super().__init__([0, 0])
-        self._whole = whole
-
-    def __setitem__(self, way: Any, count: Any) -> None:
-        self._whole[way] += count - self[way]
-        super().__setitem__(way, count)
 
 
 class Note:

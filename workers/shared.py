@@ -27,6 +27,7 @@ from workers.client import (
 from workers.dealing import Dealer
 from workers.loop import READ
 from workers.pipe import Pipe
+from workers.refusal import vanish
 from workers.session import Session
 
 _CANNOT_GO_ON = EOF | BLOCKED | WAITING | ENDING
@@ -155,6 +156,18 @@ class SharedSession(Asker):
         if not self.outstanding:  # else the error would come before the replies that are due
             self.say(self.pool.framer.error("client_timeout"))
         self.finish("slow_request")
+
+    def refuse(self, reason: CloseReason) -> None:
+        """End for what the client does or does not do, and tell it as refusals are told here."""
+        self.forget_input()
+        refusal = self.listener.config.refusal
+        if refusal == "drop":
+            vanish(self.client)
+            self.close(reason)
+            return
+        if refusal == "error" and not self.outstanding:  # else it would come before replies
+            self.say(self.pool.framer.error(reason))
+        self.finish(reason)
 
     def client_ended(self) -> None:
         """The client has closed its half: what it asked for before is answered first."""

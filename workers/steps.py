@@ -95,8 +95,9 @@ class Procedure:
             self.go_on()
 
     def flush(self) -> None:
-        """Go on: it is our turn."""
-        self.go_on()
+        """Go on: it is our turn, unless the fd has been closed since."""
+        if self.loop.is_read_by(self._fd, self):
+            self.go_on()
 
     # --- for the owner -------------------------------------------------------------------------
 

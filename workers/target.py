@@ -64,9 +64,10 @@ class Server:
         """Whether it has more connections than this worker's share of them."""
         return self.figures.connections > self.limit
 
-    def count_error(self, code: int) -> None:
-        """Count a failed connect by the name of its errno."""
-        errors, name = self.figures.connect_errors, errno.errorcode.get(code, str(code))
+    def count_error(self, error: int | str) -> None:
+        """Count a failed connect by the name of its errno, or by what TLS has against it."""
+        name = error if isinstance(error, str) else errno.errorcode.get(error, str(error))
+        errors = self.figures.connect_errors
         errors[name] = errors.get(name, 0) + 1
 
     def connected(self, seconds: float) -> None:
@@ -82,9 +83,9 @@ class Server:
 
     # --- failures ------------------------------------------------------------------------------
 
-    def connect_failed(self, code: int) -> None:
+    def connect_failed(self, error: int | str) -> None:
         """Note that the server did not take a connection."""
-        self.count_error(code)
+        self.count_error(error)
         self.failed("connect")
 
     def failed(self, how: str) -> None:

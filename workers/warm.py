@@ -16,6 +16,7 @@ import socket
 from aegis.figures import PoolFigures
 from aegis.limits import MAX_OPENING, TICK_S
 from workers.backend import Backend
+from workers.greeting import Greeting
 from workers.loop import WRITE, Loop
 from workers.opening import Opening
 from workers.target import Server
@@ -55,8 +56,24 @@ class Spare:
         if code:
             self._warm.refused(self, code)
             return
-        loop = self._warm.loop
+        loop, backend = self._warm.loop, self._warm.backend
         self.target.connected(loop.now - self.since)
+        if backend.greets:
+            Greeting(self, backend, self.sock, loop).begin(self.target, self.sock, None)
+        else:
+            self.greeted()
+
+    def speaks(self, sock: socket.socket) -> None:
+        """The server is spoken to in TLS from now on."""
+        self.sock = sock
+
+    def not_greeted(self, error: int | str) -> None:
+        """The server may not be spoken to."""
+        self._warm.refused(self, error)
+
+    def greeted(self) -> None:
+        """Wait for a client."""
+        loop = self._warm.loop
         self.connected = True
         self.since = loop.now
         loop.switch(self.sock.fileno(), WRITE, _ENDS)
@@ -115,9 +132,9 @@ class Warm(Opening):
             self.figures.opened += 1
             opening += 1
 
-    def refused(self, spare: Spare, code: int) -> None:
+    def refused(self, spare: Spare, error: int | str) -> None:
         """Note that a connect has failed."""
-        self.dial_failed(spare.target, code)
+        self.dial_failed(spare.target, error)
         if self.exhausted:
             self.back_off()
         self._close(spare)

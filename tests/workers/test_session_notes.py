@@ -10,7 +10,7 @@ from aegis.lifecycle import CLOSE_REASONS
 from aegis.limits import SESSION_LOG_HWM, SESSIONS_PER_BATCH
 from aegis.session_records import TERMINATIONS, SessionRecord
 from tests.harness import Proxy, Rig, receive, receive_all, reset
-from workers.session_log import Tally
+from workers.tally import Tally
 
 LOG = Log(sessions="/unused: the test is the writer")
 
