@@ -138,7 +138,7 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             ge=1,
             le=limits.MAX_PIPELINED,
             description="Replies that a client may be owed, if pipes are shared, before it is "
-            "read no further.",
+            "read no further; what has come in one read goes on whole.",
         ),
     ] = limits.MAX_PIPELINED
     upload_bytes_per_s: Annotated[

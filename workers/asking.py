@@ -11,7 +11,7 @@ from socket import socket
 from typing import TYPE_CHECKING
 
 from aegis.framers.contract import ProtocolError, Special, Verdict
-from aegis.limits import MAX_PIPELINED
+from aegis.lifecycle import CloseReason
 from workers.client import ALONE, BLOCKED, ENDING, GONE, STREAMING, SWITCHING, WAITING
 from workers.dealing import Dealer
 from workers.pipe import Pipe
@@ -20,6 +20,12 @@ from workers.pool_client import PoolClient
 
 if TYPE_CHECKING:
     from workers.listener import Listener
+
+_REASONS: dict[str, CloseReason] = {
+    "protocol_error": "protocol_error",
+    "frame_too_large": "frame_too_large",
+}
+"""Why a client is closed whose request is refused, where that is not the framer's to say."""
 
 
 class Asker(PoolClient):
@@ -30,7 +36,7 @@ class Asker(PoolClient):
     def __init__(self, listener: "Listener", client: socket, pool: Pool) -> None:
         """Take over an accepted, non-blocking client."""
         super().__init__(listener, client, pool)
-        self._limit = min(pool.framer.in_flight, MAX_PIPELINED)
+        self._limit = min(pool.framer.in_flight, listener.config.max_pipelined)
         self._undo: Callable[[], None] | None = None  # while SWITCHING: what to do if it fails
 
     def on_readable(self, mask: int) -> None:
@@ -116,8 +122,7 @@ class Asker(PoolClient):
             self.setup = self.requests.setup
             self.say(special.reply)
             if verdict == Verdict.REFUSE:
-                broken = special.why == "protocol_error"
-                self.finish("protocol_error" if broken else "refused_request")
+                self.finish(_REASONS.get(special.why, "refused_request"))
             return special.end
         if verdict == Verdict.SWITCH:
             if self.refusal:
@@ -193,7 +198,7 @@ class Asker(PoolClient):
         self.part(clean=False)
         if not answering:
             self.say(refusal.reply)
-        self.finish("protocol_error")
+        self.finish(_REASONS[refusal.why])
 
     # --- for the session -----------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from aegis.proxy_protocol import Endpoints, ProxyProtocolError
 from workers.backend import Backend
 from workers.clients import Clients, Key, key_of
 from workers.first_bytes import FirstBytes
+from workers.frame_limit import LimitedSession
 from workers.handshake import reason_of, shake_hands
 from workers.loop import READ, Loop
 from workers.pool import Pool
@@ -74,6 +75,7 @@ def has_door(conf: ListenerConfig) -> bool:
         or conf.first_byte_timeout_s
         or conf.upload_bytes_per_s
         or conf.download_bytes_per_s
+        or conf.max_frame_bytes
     )
 
 
@@ -102,6 +104,7 @@ class Door:
             self._first_bytes = FirstBytes(loop, conf.first_byte_timeout_s)
         is_rated = conf.upload_bytes_per_s or conf.download_bytes_per_s
         self._make_plain = RatedSession if is_rated else Session
+        self._make_shared = LimitedSession if conf.max_frame_bytes else SharedSession
         self._quotas = quotas
         self._routes = routes
         self._access: AccessList = access_list(conf.access)
@@ -198,7 +201,7 @@ class Door:
         """Begin the session of a client of which nothing more is asked."""
         session: Session | SharedSession
         if pool is not None:
-            session = SharedSession(listener, prelude.client, pool)
+            session = self._make_shared(listener, prelude.client, pool)
         else:
             session = self._make_plain(listener, prelude.client)
         listener.replace(prelude, session)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from aegis.config import Config, Listener
+from aegis.config import Config
 from aegis.config_backend import Backend, Server
 from aegis.config_health import Health, OutlierDetection
+from aegis.config_listener import Listener
 from aegis.figures import Figures, ServerFigures
 from aegis.messages import SetServer
 from control.servers import Servers
