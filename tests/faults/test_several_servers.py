@@ -169,6 +169,22 @@ def test_a_server_that_refuses_is_left_alone_and_the_others_serve(rig: Rig) -> N
         assert 1 <= row.connect_errors["ECONNREFUSED"] < 30, "not one for each of its turns"
 
 
+def test_a_server_that_has_fallen_silent_is_given_no_more_while_others_answer(rig: Rig) -> None:
+    with answering(rig, 2) as servers:
+        silent = rig.upstream()
+        proxy = sharing(rig, "line", silent, *(server.upstream for server in servers),
+                        backend={"max_connections": 0})  # fmt: skip
+        waiting = [proxy.connect() for _ in range(2)]
+        waiting[0].sendall(b"GET a\n")  # the first in turn
+        pipe = silent.accept()
+        assert receive(pipe, 6) == b"GET a\n"
+        each_has_a_pipe(proxy, servers)
+        counts = shares(servers, proxy, 300)
+        assert sum(counts) == 300
+        pipe.sendall(b"OK\n")
+        assert receive(waiting[0], 3) == b"OK\n"
+
+
 def stopped(proxy: Proxy) -> None:
     proxy.worker.signal(signal.SIGSTOP)
     wait_until(lambda: proxy.worker.process.status() == "stopped", "the worker has stopped")
