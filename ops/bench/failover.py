@@ -37,6 +37,8 @@ class Result:
     """One scenario, once."""
 
     seen: Seen
+    events: dict[str, float]
+    """What happened when: gone, known, back."""
     known_s: float = 0.0
     """From the event until the proxy knew of it."""
     stray_s: float = 0.0
@@ -52,6 +54,7 @@ class Scene:
     front: Front
     nodes: list[Node]
     names: NameServer
+    outage_s: float
     events: dict[str, float] = field(default_factory=dict)
     known_s: float = 0.0
 
@@ -70,14 +73,15 @@ class Scene:
         took = wait_for(lambda: self.front.is_up(self.victim) is up, what, DETECTION_DEADLINE_S)
         if not up or not self.known_s:
             self.known_s = took
+            self.mark("known")
 
 
 def kill(scene: Scene) -> None:
     """Kill a server; start it again after a while."""
-    scene.mark("gone")
     scene.victim.kill()
+    scene.mark("gone")
     scene.wait_until_known(up=False)
-    time.sleep(OUTAGE_S)
+    time.sleep(scene.outage_s)
     scene.victim.start()
     scene.mark("back")
     scene.wait_until_known(up=True)
@@ -88,7 +92,7 @@ def stop(scene: Scene) -> None:
     scene.mark("gone")
     scene.victim.signal(signal.SIGSTOP)
     scene.wait_until_known(up=False)
-    time.sleep(OUTAGE_S)
+    time.sleep(scene.outage_s)
     scene.victim.signal(signal.SIGCONT)
     scene.mark("back")
     scene.wait_until_known(up=True)
@@ -96,11 +100,11 @@ def stop(scene: Scene) -> None:
 
 def restart(scene: Scene) -> None:
     """Kill a server and start it again at once."""
-    scene.mark("gone")
     scene.victim.kill()
+    scene.mark("gone")
     scene.victim.start()
     scene.mark("back")
-    time.sleep(OUTAGE_S)
+    time.sleep(scene.outage_s)
     scene.wait_until_known(up=True)
 
 
@@ -109,7 +113,7 @@ def drain(scene: Scene) -> None:
     scene.mark("gone")
     scene.front.drain(scene.victim)
     scene.wait_until_known(up=False)
-    time.sleep(OUTAGE_S)
+    time.sleep(scene.outage_s)
     scene.front.ready(scene.victim)
     scene.mark("back")
     scene.wait_until_known(up=True)
@@ -120,7 +124,7 @@ def add(scene: Scene) -> None:
     scene.names.hosts(NAME, *(node.host for node in scene.nodes))
     scene.mark("back")
     scene.wait_until_known(up=True)
-    time.sleep(OUTAGE_S)
+    time.sleep(scene.outage_s)
 
 
 def remove(scene: Scene) -> None:
@@ -128,7 +132,7 @@ def remove(scene: Scene) -> None:
     scene.mark("gone")
     scene.names.hosts(NAME, *(node.host for node in scene.nodes if node is not scene.victim))
     scene.wait_until_known(up=False)
-    time.sleep(OUTAGE_S)
+    time.sleep(scene.outage_s)
 
 
 SCENARIOS: dict[str, Callable[[Scene], None]] = {
@@ -142,8 +146,23 @@ SCENARIOS: dict[str, Callable[[Scene], None]] = {
 BY_DNS = {"add", "remove"}
 
 
-def run(kind: type[Front], scenario: str, protocol: str) -> Result:
-    """Run a scenario once, with fresh servers and a fresh proxy."""
+def run(
+    kind: type[Front],
+    scenario: str,
+    protocol: str,
+    *,
+    patience_s: float = 3.0,
+    outage_s: float = OUTAGE_S,
+) -> Result:
+    """Run a scenario once, with fresh servers and a fresh proxy.
+
+    Args:
+        kind: the proxy.
+        scenario: one of SCENARIOS.
+        protocol: which servers.
+        patience_s: how long clients wait.
+        outage_s: how long what is done to a server lasts.
+    """
     with contextlib.ExitStack() as own:
         directory = Path(own.enter_context(tempfile.TemporaryDirectory(prefix="failover-")))
         names = own.enter_context(name_server(directory, ttl_s=1))
@@ -153,8 +172,8 @@ def run(kind: type[Front], scenario: str, protocol: str) -> Result:
         names.hosts(NAME, *(node.host for node in known))
         front = own.enter_context(kind(protocol, servers, directory, dns).run())
         wait_for(lambda: all(front.is_up(node) for node in known), "all servers are up")
-        scene = Scene(front, servers, names)
-        options = Options(front.port, protocol)
+        scene = Scene(front, servers, names, outage_s)
+        options = Options(front.port, protocol, patience_s=patience_s)
         with load(options) as seen:
             time.sleep(2.5)  # all clients have begun
             SCENARIOS[scenario](scene)
@@ -165,7 +184,7 @@ def run(kind: type[Front], scenario: str, protocol: str) -> Result:
 def _result(scene: Scene, seen: Seen) -> Result:
     served = seen.served.get(scene.victim.name, [])
     gone, back = scene.events.get("gone"), scene.events.get("back")
-    result = Result(seen, scene.known_s)
+    result = Result(seen, scene.events, scene.known_s)
     if gone is not None:
         strays = [at for at in served if gone <= at and (back is None or at < back)]
         result.stray_s = max(strays, default=gone) - gone

@@ -38,6 +38,8 @@ class Front(ABC):
     """A proxy; `dns` is the name server to find the servers by, or 0: they are told."""
 
     name: str
+    patience_s = INTER_S
+    """How long the answer to a check may take."""
 
     def __init__(self, protocol: str, nodes: list[Node], directory: Path, dns: int) -> None:
         self.protocol = protocol
@@ -114,8 +116,8 @@ class Aegis(Front):
             inter_s = {INTER_S}
             rise = {TIMES}
             fall = {TIMES}
-            connect_timeout_s = {INTER_S}
-            reply_timeout_s = {INTER_S}
+            connect_timeout_s = {self.patience_s}
+            reply_timeout_s = {self.patience_s}
             jitter_percent = 0
             """
         )
@@ -179,7 +181,7 @@ defaults
     timeout connect 5s
     timeout client 1h
     timeout server 1h
-    timeout check {milliseconds}ms
+    timeout check {int(self.patience_s * 1000)}ms
     default-server inter {milliseconds}ms fall {TIMES} rise {TIMES} on-marked-down shutdown-sessions
     default-server resolve-prefer ipv4
 listen bench
@@ -273,7 +275,7 @@ class Envoy(Front):
             "ignore_health_on_host_removal": True,
             "health_checks": [
                 {
-                    "timeout": f"{INTER_S}s",
+                    "timeout": f"{self.patience_s}s",
                     "interval": f"{INTER_S}s",
                     "no_traffic_interval": f"{INTER_S}s",
                     "unhealthy_threshold": TIMES,

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 ASK = {"resp": b"GET who\r\n", "line": b"GET who\n"}
-REPLY_TIMEOUT_S = 3.0
 PAUSE_S = 0.02  # between two requests of a persistent client
 END_S = 30.0
 
@@ -33,6 +32,8 @@ class Options:
     protocol: str
     persistent: int = 20
     short_per_s: float = 100.0
+    patience_s: float = 3.0
+    """How long a client waits for a connect, or a reply."""
 
 
 @dataclass
@@ -91,7 +92,7 @@ class _Load:
         """Connect and ask so many times, or until the load is over; note what went wrong."""
         began = time.monotonic()
         try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
+            async with asyncio.timeout(self.options.patience_s):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.options.port)
         except (OSError, TimeoutError) as error:
             self.seen.errors.append((began, kind, f"connect {type(error).__name__}"))
@@ -116,7 +117,7 @@ class _Load:
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
         """Return the name of the server that answers."""
         try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
+            async with asyncio.timeout(self.options.patience_s):
                 writer.write(ASK[self.options.protocol])
                 await writer.drain()
                 line = (await reader.readuntil(b"\n")).strip()
