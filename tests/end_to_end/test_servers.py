@@ -36,15 +36,7 @@ def named(proxies: Proxies, echo: Echo, **backend: object) -> tuple[Aegis, Echo]
 def configure(
     aegis: Aegis, servers: Sequence[Mapping[str, object] | str], **backend: object
 ) -> None:
-    shown = ", ".join(
-        json.dumps(each)
-        if isinstance(each, str)
-        else "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in each.items()) + " }"
-        for each in servers
-    )
-    aegis.configure(backends={"db": {"servers": ["PLACE"], **backend}})
-    text = aegis.config_file.read_text()
-    aegis.config_file.write_text(text.replace('["PLACE"]', f"[{shown}]"))
+    aegis.configure(backends={"db": {"servers": servers, **backend}})
 
 
 def visit(aegis: Aegis, times: int = 10) -> None:
