@@ -395,11 +395,12 @@ class Proxy:
         return self.bus.ask(self.worker.pid)
 
     def fds(self) -> int:
-        """Count the worker's fds; what it closed for good in the turn of its last answer is gone.
+        """Count the worker's fds once the turn in which it answered is over.
 
-        A turn closes at its end and may answer before: with the next answer it is over.
+        A turn closes fds at its end, and it may answer any number of times before.
         """
-        self.figures()
+        turns = self.figures().turns
+        self.figures_when(lambda f: f.turns > turns, "the turn is over")
         return int(self.worker.process.num_fds())
 
     def figures_when(self, condition: Callable[[Figures], bool], what: str) -> Figures:

@@ -152,9 +152,7 @@ class Aegis:
         """Write the configuration: by default listener `front` for backend `db`."""
         listeners = {"front": {"bind": self.address}} if listeners is None else listeners
         backends = backends or {"db": {"servers": list(servers)}}
-        lines = [
-            f"{key} = {json.dumps(value)}" for key, value in (top | {"workers": workers}).items()
-        ]
+        lines = _toml(top | {"workers": workers})
         lines += ["[metrics]", f'bind = "{self.metrics}"', "[log]", *_toml(log or {})]
         for name, table in listeners.items():
             lines += ["[[listener]]", *_toml({"name": name, "backend": "db"} | table)]
@@ -300,7 +298,16 @@ class Aegis:
 
 
 def _toml(table: dict[str, Any]) -> list[str]:
-    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    return [f"{key} = {_inline(value)}" for key, value in table.items()]
+
+
+def _inline(value: Any) -> str:
+    """Write a value of TOML on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(_toml(value)) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_inline(each) for each in value) + "]"
+    return json.dumps(value)
 
 
 @contextlib.contextmanager

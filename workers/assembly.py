@@ -3,6 +3,8 @@
 Boot.config ─▶ loop, backends ─▶ pools, quotas ─▶ doors ─▶ listeners
 """
 
+from functools import partial
+
 from aegis.config_listener import Listener as ListenerConfig
 from aegis.figures import BackendFigures, Figures
 from aegis.framers.registry import make_framer
@@ -11,11 +13,17 @@ from aegis.messages import Boot, listener_limit
 from workers.backend import Backend
 from workers.certificates import Certificates
 from workers.door import Door, Route, has_door
-from workers.listener import Listener
+from workers.frame_limit import LimitedSession
+from workers.guarded import GuardedListener
+from workers.listener import Listener, MakeSession
 from workers.loop import Loop
 from workers.pool import Pool
+from workers.prepared import PreparedSession
 from workers.quota import Quota
+from workers.rates import RatedSession
+from workers.session import Session
 from workers.session_log import SessionLog
+from workers.shared import SharedSession
 from workers.slab import Slabs
 from workers.sni import Routes
 from workers.tls_loop import TlsLoop
@@ -91,17 +99,31 @@ class Assembly:
         if has_door(conf) or whole:
             door = Door(conf, self._loop, [*whole, *own], self._routes(conf))
             self.doors.append(door)
-        return Listener(
-            conf,
-            self._boot.listeners[conf.name],
-            self._by_name[conf.backend],
-            self._loop,
-            figures,
-            pool=self._pools.get(_pool_key(conf, conf.backend)),
-            session_log=self._session_log,
+        pool = self._pools.get(_pool_key(conf, conf.backend))
+        warm = pool if isinstance(pool, Warm) else None
+        make, session_log = self._session_maker(conf, pool), self._session_log
+        fd, backend = self._boot.listeners[conf.name], self._by_name[conf.backend]
+        parts = (conf, fd, backend, self._loop, figures)
+        if door is None:
+            return Listener(*parts, make=make, warm=warm, session_log=session_log)
+        return GuardedListener(
+            *parts,
+            make=make,
+            warm=warm,
+            session_log=session_log,
             door=door,
             elsewhere=conf.name in self._boot.elsewhere,
         )
+
+    def _session_maker(self, conf: ListenerConfig, pool: Pool | Warm | None) -> MakeSession:
+        """Choose what a client becomes: nobody pays for what its listener does not have."""
+        if isinstance(pool, Pool):
+            return partial(LimitedSession if conf.max_frame_bytes else SharedSession, pool=pool)
+        if conf.upload_bytes_per_s or conf.download_bytes_per_s:
+            return RatedSession
+        backends = (conf.backend, *(route.backend for route in conf.sni))
+        greets = any(self._by_name[name].greets for name in backends)
+        return PreparedSession if greets else Session
 
     def _routes(self, conf: ListenerConfig) -> Routes[Route] | None:
         if not conf.sni:

@@ -17,9 +17,10 @@ from aegis.messages import ServerWish
 from workers.balance import Load, Source, connections_of, make_balance
 from workers.budget import Budget
 from workers.target import UNLIMITED, Server
-from workers.tcp import tune
+from workers.tcp import RawSocket
 
 Tried = tuple[Server, ...]
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
 
 class Backend(Budget):
@@ -151,7 +152,7 @@ class Backend(Budget):
             OSError: no socket could be made (EMFILE and its like).
         """
         address = server.address
-        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = RawSocket(address.family, _STREAM)
         if address.family != socket.AF_UNIX:
-            tune(sock, self.config.keepalive_s)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock, sock.connect_ex(address.sockaddr)

@@ -22,14 +22,11 @@ from aegis.proxy_protocol import Endpoints, ProxyProtocolError
 from workers.backend import Backend
 from workers.clients import Clients, Key, key_of
 from workers.first_bytes import FirstBytes
-from workers.frame_limit import LimitedSession
 from workers.handshake import reason_of, shake_hands
 from workers.loop import READ, Loop
-from workers.pool import Pool
 from workers.prelude import Prelude
 from workers.proxy_header import read_header
 from workers.quota import Quota
-from workers.rates import RatedSession
 from workers.session import Session
 from workers.shared import SharedSession
 from workers.sni import Routes, read_name
@@ -40,7 +37,7 @@ from workers.tls_loop import TlsLoop
 from workers.warm import Warm
 
 if TYPE_CHECKING:
-    from workers.listener import Listener
+    from workers.guarded import GuardedListener
 
 
 class Route(NamedTuple):
@@ -73,9 +70,6 @@ def has_door(conf: ListenerConfig) -> bool:
         or conf.max_sessions_per_client
         or conf.accept_rate_per_client
         or conf.first_byte_timeout_s
-        or conf.upload_bytes_per_s
-        or conf.download_bytes_per_s
-        or conf.max_frame_bytes
     )
 
 
@@ -102,9 +96,6 @@ class Door:
         self._first_bytes = None
         if conf.first_byte_timeout_s:
             self._first_bytes = FirstBytes(loop, conf.first_byte_timeout_s)
-        is_rated = conf.upload_bytes_per_s or conf.download_bytes_per_s
-        self._make_plain = RatedSession if is_rated else Session
-        self._make_shared = LimitedSession if conf.max_frame_bytes else SharedSession
         self._quotas = quotas
         self._routes = routes
         self._access: AccessList = access_list(conf.access)
@@ -124,7 +115,7 @@ class Door:
         """Whether clients speak TLS with us."""
         return self.conf.tls is not None
 
-    def meet(self, listener: "Listener", client: socket) -> Prelude:
+    def meet(self, listener: "GuardedListener", client: socket) -> Prelude:
         """Take in a client that was accepted; its `begin` asks it everything."""
         prelude = Prelude(listener, client, self)
         self._guests[prelude] = Guest()
@@ -197,20 +188,10 @@ class Door:
             return b""
         return self._framer.error(reason)
 
-    def let_in(self, listener: "Listener", prelude: Prelude, pool: Pool | None) -> None:
-        """Begin the session of a client of which nothing more is asked."""
-        session: Session | SharedSession
-        if pool is not None:
-            session = self._make_shared(listener, prelude.client, pool)
-        else:
-            session = self._make_plain(listener, prelude.client)
-        listener.replace(prelude, session)
+    def watch(self, session: Session | SharedSession) -> None:
+        """See to it that a client says something."""
         if self._first_bytes is not None:
             self._first_bytes.watch(session)
-        if isinstance(session, Session) and prelude.route is not None:
-            session.begin_on(*prelude.route)
-        else:
-            session.begin()
 
     # --- guests --------------------------------------------------------------------------------
 

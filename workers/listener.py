@@ -24,6 +24,7 @@ import math
 import select
 import socket
 import struct
+from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from aegis.config_listener import Listener as ListenerConfig
@@ -32,14 +33,13 @@ from aegis.lifecycle import CloseReason
 from aegis.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN, TICK_S
 from aegis.proxy_protocol import Endpoints
 from workers.backend import Backend
-from workers.door import Door
+from workers.dialling import Dialling
 from workers.loop import READ, Loop
-from workers.pool import Pool
 from workers.prelude import Prelude
 from workers.session import Session
 from workers.session_log import SessionLog
 from workers.shared import SharedSession
-from workers.tcp import SHORTAGES, ends_of, tune
+from workers.tcp import SHORTAGES, RawSocket, ends_of, tune
 from workers.timers import Alarm
 from workers.warm import Warm
 
@@ -63,6 +63,7 @@ class HasClient(Protocol):
 
 AnySession: TypeAlias = Session | SharedSession | Prelude
 """Whatever has a client, from accept to close."""
+MakeSession: TypeAlias = Callable[["Listener", socket.socket], AnySession]
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +72,9 @@ class Listener:
     """Accepts clients into sessions. `serving` and `refusing` exclude each other."""
 
     __slots__ = (
-        "_accepting", "_door", "_elsewhere", "_paused", "_pool", "_refusing", "_registered",
-        "_session_log", "_sock", "_told", "backend", "config", "figures", "loop", "sessions",
-        "warm", "worker_figures",
+        "_accept_fd", "_accepting", "_family", "_make", "_paused", "_refusing", "_registered",
+        "_session_log", "_short", "_sock", "_told", "backend", "config", "figures", "loop",
+        "sessions", "warm", "worker_figures",
     )  # fmt: skip
 
     def __init__(
@@ -84,10 +85,9 @@ class Listener:
         loop: Loop,
         figures: Figures,
         *,
-        pool: Pool | Warm | None = None,
+        make: MakeSession = Session,
+        warm: Warm | None = None,
         session_log: SessionLog | None = None,
-        door: Door | None = None,
-        elsewhere: bool = False,
     ) -> None:
         """Take over the inherited `fd`; nothing is accepted before `serve`.
 
@@ -97,17 +97,13 @@ class Listener:
             backend: who serves its clients.
             loop: the worker's.
             figures: the worker's.
-            pool: the pipes that its clients share, or connections opened ahead for them; None if
-                each dials one of its own.
+            make: what a client that was accepted becomes.
+            warm: connections that are opened ahead for its clients, if they get such.
             session_log: what is told of each session; None if nobody is.
-            door: what is asked of its clients before they get a session; None if nothing is.
-            elsewhere: another worker accepts, and this one never does.
         """
-        self._door = door
-        self._elsewhere = elsewhere
         self._session_log = session_log
-        self._pool = pool if isinstance(pool, Pool) else None
-        self.warm = pool if isinstance(pool, Warm) else None
+        self._make = make
+        self.warm = warm
         self.config = conf
         self.backend = backend
         self.loop = loop
@@ -115,8 +111,10 @@ class Listener:
         self.figures = ListenerFigures(conf.name)
         self.sessions: set[AnySession] = set()
         self._told: dict[SharedSession, None] = {}  # to end between two requests; in this order
-        self._sock = socket.socket(fileno=fd)
+        self._sock: socket.socket = RawSocket(fileno=fd)
+        self._family, self._accept_fd = self._sock.family, self._sock._accept
         self._sock.setblocking(False)
+        self._short: dict[Dialling, None] = {}  # they wait for a fd, in this order
         self._accepting = False  # what is wanted
         self._registered = False  # what epoll has been told
         self._paused = self._refusing = False
@@ -127,8 +125,6 @@ class Listener:
 
     def serve(self) -> None:
         """Listen and accept."""
-        if self._elsewhere:
-            return
         self._filter(attach=False)
         self._refusing = False
         for session in self._told:
@@ -227,7 +223,7 @@ class Listener:
     def _accept(self) -> bool:
         """Accept one client; False when there is none or there must be a pause."""
         try:
-            client, address = self._sock.accept()
+            fd, address = self._accept_fd()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -241,14 +237,9 @@ class Listener:
                 self._sync()
                 return False
             return True  # ECONNABORTED and the like are one client's (accept(2))
+        client: socket.socket = RawSocket(self._family, socket.SOCK_STREAM, 0, fd)
         client.setblocking(False)
-        session: AnySession
-        if self._door is not None:
-            session = self._door.meet(self, client)
-        elif self._pool is None:
-            session = Session(self, client)
-        else:
-            session = SharedSession(self, client, self._pool)
+        session = self._make(self, client)
         self.figures.accepted += 1
         self.figures.sessions += 1
         self.sessions.add(session)
@@ -264,8 +255,13 @@ class Listener:
             session.fail(error)
         return True
 
-    def shortage(self) -> None:
-        """Pause accepting: a listener that stays readable without fds to accept with would spin."""
+    def shortage(self, session: Dialling | None = None) -> None:
+        """Pause accepting: a listener that stays readable without fds to accept with would spin.
+
+        A session that has no socket to its server yet is the first to go on after the pause.
+        """
+        if session is not None:
+            self._short[session] = None
         if self._paused:
             return
         self._paused = True
@@ -275,13 +271,12 @@ class Listener:
 
     def _resume(self, now: float) -> float:  # noqa: ARG002 - an alarm's signature
         self._paused = False
+        short, self._short = self._short, {}
+        for session in short:
+            if session.server is None:
+                session.retry()
         self._sync()
         return 0.0
-
-    def let_in(self, prelude: Prelude) -> None:
-        """Begin the session of a client of which nothing more is asked."""
-        assert self._door is not None
-        self._door.let_in(self, prelude, self._pool)
 
     def replace(self, session: Prelude | SharedSession, successor: Session | SharedSession) -> None:
         """Note that another session has taken a client over."""
@@ -291,25 +286,21 @@ class Listener:
             self._told.pop(session, None)
         self.sessions.add(successor)
         successor.bytes, successor.note = session.bytes, session.note
-        if self._door is not None:
-            self._door.moved(session, successor)
 
     def ends_of(self, session: "HasClient") -> Endpoints | None:
         """Return who a client is, and where it came; None if it has no address, or has left."""
-        if self._door is not None and (said := self._door.ends_of(session)) is not None:
-            return said
         return ends_of(session.client)
 
     def closed(self, session: AnySession, reason: CloseReason) -> None:
         """Forget a session that has closed."""
         self.sessions.discard(session)
-        if self._door is not None:
-            self._door.left(session)
         if session.note is not None and self._session_log is not None:
             backend = session.backend if isinstance(session, Session) else self.backend
             self._session_log.closed(session.note, backend, reason, self.figures.sessions)
         if self._told and isinstance(session, SharedSession):
             self._told.pop(session, None)
+        if self._short and isinstance(session, Session):
+            self._short.pop(session, None)
         self.figures.sessions -= 1
         self.figures.closed[reason] += 1
         lasted_s = self.loop.now - session.accepted_at

@@ -93,12 +93,13 @@ class Loop:
     """One worker's loop; everything that is called from it runs in its thread."""
 
     __slots__ = (
-        "_after", "_doomed", "_epoll", "_figures", "_gathered", "_later", "_readers", "_running",
-        "_writers", "halves", "now", "slabs", "wheel",
+        "_after", "_doomed", "_epoll", "_figures", "_gathered", "_later", "_readers", "_register",
+        "_running", "_writers", "halves", "now", "slabs", "wheel",
     )  # fmt: skip
 
     def __init__(self, slabs: Slabs, figures: Figures) -> None:
         self._epoll = select.epoll()
+        self._register = self._epoll.register
         self._readers: list[Reader] = []
         self._writers: list[Writer] = []
         self._doomed: list[socket.socket] = []
@@ -115,13 +116,15 @@ class Loop:
 
     def add(self, fd: int, mask: int, reader: Reader, writer: Writer = NOBODY) -> None:
         """Register a fd; at least HANGUP and ERROR are reported, to the reader."""
-        if fd >= len(self._readers):
+        try:
+            self._readers[fd] = reader
+            self._writers[fd] = writer
+        except IndexError:
             missing = fd + 1 - len(self._readers)
             self._readers.extend([NOBODY] * missing)
             self._writers.extend([NOBODY] * missing)
-        self._readers[fd] = reader
-        self._writers[fd] = writer
-        self._epoll.register(fd, mask)
+            self._readers[fd], self._writers[fd] = reader, writer
+        self._register(fd, mask)
 
     def switch(self, fd: int, old: int, new: int) -> int:
         """Wait for other events of a registered fd, SILENCED for none at all; returns `new`."""

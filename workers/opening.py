@@ -15,6 +15,7 @@ from aegis.limits import RECONNECT_MAX_S, RECONNECT_MIN_S, TICK_S
 from workers.backend import Backend, Tried
 from workers.loop import Loop
 from workers.target import Server
+from workers.tcp import keep_alive
 
 
 class Opening:
@@ -59,6 +60,7 @@ class Opening:
             return None
         if code in {0, errno.EINPROGRESS}:
             self.backend.opened(target)
+            keep_alive(sock, self.backend.config.keepalive_s)
             return target, sock
         sock.close()
         self.dial_failed(target, code)

@@ -21,7 +21,7 @@ from workers.timers import UNARMED
 
 if TYPE_CHECKING:
     from workers.door import Door, Route
-    from workers.listener import Listener
+    from workers.guarded import GuardedListener
     from workers.quota import Quota
     from workers.session_log import Note
 
@@ -34,7 +34,7 @@ class Prelude(Procedure):
         "listener", "note", "route", "slot",
     )  # fmt: skip
 
-    def __init__(self, listener: "Listener", client: socket.socket, door: "Door") -> None:
+    def __init__(self, listener: "GuardedListener", client: socket.socket, door: "Door") -> None:
         """Take over an accepted, non-blocking client; `begin` comes next."""
         super().__init__(listener.loop, client.fileno(), registered=None)
         self.listener = listener

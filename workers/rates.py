@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
+from workers.dialling import DOWN, UP
 from workers.flow import HELD, OPEN
-from workers.session import DOWN, UP, Session
+from workers.prepared import PreparedSession
 from workers.timers import UNARMED
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Meter:
         self._session.fail(error)
 
 
-class RatedSession(Session):
+class RatedSession(PreparedSession):
     """A session of a listener with a rate."""
 
     __slots__ = ("_meters",)
@@ -80,17 +81,16 @@ class RatedSession(Session):
         super().__init__(listener, client)
         self._meters: list[Meter] = []
 
-    def _relay(self, server: socket) -> None:
-        super()._relay(server)
+    def _relay(self, server: socket, *, registered: bool) -> None:
+        super()._relay(server, registered=registered)
         conf = self.listener.config
         sources = ((UP, self.client, conf.upload_bytes_per_s),
                    (DOWN, server, conf.download_bytes_per_s))  # fmt: skip
         for way, source, rate in sources:
             flow = self._up if way == UP else self._down
             if rate and flow is not None:
-                meter = Meter(self, way, source.recv_into, rate)
+                flow.source = meter = Meter(self, way, source.recv_into, rate)
                 self._meters.append(meter)
-                flow.read_with(meter.recv_into)
 
     def hold(self, way: int) -> None:
         """Read a source no further for now."""

@@ -16,23 +16,18 @@ early and closes with unread bytes resets the connection behind its answer (RFC 
 import logging
 import socket
 import struct
-from typing import TYPE_CHECKING
 
-from aegis.figures import Figures
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
-from workers.dialling import Dialling
+from workers.dialling import DOWN, UP, Dialling
 from workers.first_word import FirstWord
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
 from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE
 from workers.refusal import vanish
 from workers.target import Server
-from workers.tcp import LOST, unsent
+from workers.tcp import LOST, keep_alive, unsent
+from workers.timers import WATCHED
 
-if TYPE_CHECKING:
-    from workers.listener import Listener
-
-UP, DOWN = 0, 1
 _RESETS: tuple[CloseReason, ...] = ("client_reset", "server_reset")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 log = logging.getLogger(__name__)
@@ -41,33 +36,28 @@ log = logging.getLogger(__name__)
 class Session(Dialling):
     """One session; made by its listener, which it tells when it has closed."""
 
-    __slots__ = (
-        "_client_mask", "_down", "_first_end", "_resetting", "_server_mask", "_up",
-        "worker_figures",
-    )  # fmt: skip
-
-    def __init__(self, listener: "Listener", client: socket.socket) -> None:
-        """Take over an accepted, non-blocking client; `begin` comes next."""
-        super().__init__(listener, client)
-        self.worker_figures: Figures = listener.worker_figures
-        self._up: Flow | None = None
-        self._down: Flow | None = None
-        self._first_end: CloseReason | None = None
-        self._resetting: CloseReason | None = None  # until the client has taken what it was sent
+    __slots__ = ("_client_mask", "_down", "_first_end", "_resetting", "_server_mask")
 
     # --- relaying ------------------------------------------------------------------------------
 
-    def _relay(self, server: socket.socket) -> None:
+    def _relay(self, server: socket.socket, *, registered: bool) -> None:
         self._up = up = Flow(self, self.client, server, UP)
         self._down = down = Flow(self, server, self.client, DOWN)
+        self._first_end: CloseReason | None = None
+        self._resetting: CloseReason | None = None  # until the client has taken what it was sent
         self._client_mask = self._server_mask = READ
-        self.active_at = self.loop.now
+        loop = self.loop
+        self.active_at = loop.now
+        if self._said is not None:
+            up.park(*self._said)
+            self._said = None
+            self._client_mask, self._server_mask = 0, READ | WRITE
         assert self.target is not None
-        observed = self.target.wish.observed
-        reader = FirstWord(self, self.target, down) if observed else down
-        self.loop.hand_over(server.fileno(), READ, reader, up)
-        self.loop.add(self.client.fileno(), READ, up, down)
-        self._rearm(self.active_at + self._limit()[0])
+        reader = FirstWord(self, self.target, down) if self.target.wish.observed else down
+        (loop.hand_over if registered else loop.add)(server.fileno(), self._server_mask, reader, up)
+        loop.add(self.client.fileno(), self._client_mask, up, down)
+        if self.slot != WATCHED:
+            self._rearm(self.active_at + self._limit()[0])
 
     def take_over(
         self, server: socket.socket, target: Server, up: memoryview, down: memoryview
@@ -78,10 +68,8 @@ class Session(Dialling):
         """
         self.server, self.target = server, target
         self._dialled_at = self._give_up_at = self.loop.now
-        self.loop.add(server.fileno(), READ, self, self)
-        self._relay(server)
+        self._relay(server, registered=False)
         assert self._up is not None
-        assert self._down is not None
         self._up.preload(up)
         self._down.preload(down)
         self.wait()
@@ -89,7 +77,6 @@ class Session(Dialling):
     def wait(self) -> None:
         """Register each fd for what the flows' states call for, where that has changed."""
         assert self._up is not None
-        assert self._down is not None
         assert self.server is not None
         up, down = self._up.state, self._down.state
         mask = (READ if up == OPEN else 0) | (WRITE if down == BLOCKED else 0)
@@ -134,7 +121,6 @@ class Session(Dialling):
         flow.end()
         broken: CloseReason = "server_reset" if flow.way == UP else "client_reset"
         assert self._up is not None
-        assert self._down is not None
         if (self._down if flow.way == UP else self._up).state == ENDED:
             self._reset(broken)
             return
@@ -145,8 +131,7 @@ class Session(Dialling):
     def source_ended(self, flow: Flow) -> None:
         """Pass an end on, after all that came before it; after the second the session is over."""
         assert self._up is not None
-        assert self._down is not None
-        flow.end()
+        flow.state = ENDED  # it was OPEN, so there is nothing to drop
         if self._first_end in _RESETS:
             self._reset(self._first_end)  # not a clean end, however it looks from here
             return
@@ -162,7 +147,8 @@ class Session(Dialling):
             return
         self.wait()
         self.active_at = self.loop.now
-        self._rearm(self.active_at + self._limit()[0])
+        if self.slot != WATCHED:
+            self._rearm(self.active_at + self._limit()[0])
 
     def _note(self, error: OSError) -> None:
         if not isinstance(error, ConnectionError) and error.errno not in LOST:
@@ -172,6 +158,9 @@ class Session(Dialling):
 
     def expire(self, now: float) -> float:
         """Give up a connect, end an idle session; tell when to look again."""
+        if self.server is not None and self._look_at == float("inf"):
+            # The first look, so it is none of those that have gone within a tick.
+            keep_alive(self.server, self.backend.config.keepalive_s)
         self._look_at = float("inf")  # the wheel has let go of it
         due = self._end_if_overdue(now)
         if due:
@@ -179,24 +168,23 @@ class Session(Dialling):
         return due
 
     def _end_if_overdue(self, now: float) -> float:
+        if self._up is None:
+            return self.expire_dialling(now)
         if self._resetting is not None:
             if now < self._give_up_at and unsent(self.client):
                 return now + TICK_S
             self.abort(self._resetting)
-        elif self._up is not None:
+        else:
             limit, reason = self._limit()
             due = self.active_at + limit
             if now < due:
                 return due
             (self.abort if reason in _RESETS else self.close)(reason)
-        else:
-            return self.expire_dialling(now)
         return 0.0
 
     def _limit(self) -> tuple[float, CloseReason]:
         """Seconds of silence that this state allows, and the reason it ends for."""
         assert self._up is not None
-        assert self._down is not None
         limit: float
         reason: CloseReason
         if self._first_end in _RESETS:
@@ -219,7 +207,6 @@ class Session(Dialling):
             self.abort(reason)
             return
         assert self._up is not None
-        assert self._down is not None
         self._up.end()
         self._down.end()
         self._silence(UP)
@@ -259,8 +246,11 @@ class Session(Dialling):
                 self.target.failed(reason)
         elif self._queued:
             self.backend.give_up(self)
-        if self._up is not None and self._down is not None:
+        if self._up is not None:
             self._up.drop()
             self._down.drop()
-            self._up = self._down = None  # the flows know the session: leave no cycle
+            self._up = None  # the flows know the session: leave no cycle
+            del self._down
+        elif self._said is not None:
+            loop.slabs.release(self._said[0])
         self.listener.closed(self, reason)

@@ -72,8 +72,12 @@ class Server:
 
     def connected(self, seconds: float) -> None:
         """Count a connection that was established, after so long."""
-        self.figures.connects += 1
-        self.figures.connect_seconds.observe(seconds, CONNECT_BOUNDS_S)
+        figures = self.figures
+        figures.connects += 1
+        if seconds:
+            figures.connect_seconds.observe(seconds, CONNECT_BOUNDS_S)
+        else:
+            figures.connect_seconds.buckets[0] += 1
         self.shunned_s = self.shunned_until = 0.0
 
     def shun(self, now: float) -> None:

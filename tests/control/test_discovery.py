@@ -11,11 +11,12 @@ from aegis.config_backend import Dns, Server
 from aegis.limits import DNS_REFRESH_MIN_S, FILE_LOOK_S, MAX_SERVERS
 from control.discovery.finder import Finder
 from control.discovery.finding import Find, Found
-from tests.end_to_end.dnsmasq import Dnsmasq, dnsmasq
+from ops.bench.name_server import NameServer
+from tests.end_to_end.dnsmasq import dnsmasq
 
 
 @pytest.fixture
-def names() -> Iterator[Dnsmasq]:
+def names() -> Iterator[NameServer]:
     with dnsmasq() as server:
         yield server
 
@@ -23,7 +24,9 @@ def names() -> Iterator[Dnsmasq]:
 class Looker:
     """A finder without its task: each `look` is one."""
 
-    def __init__(self, discover: str, names: Dnsmasq | None = None, timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, discover: str, names: NameServer | None = None, timeout_s: float = 5.0
+    ) -> None:
         resolvers = (names.address,) if names is not None else ()
         self.told: list[Found] = []
         find = Find("db", discover, Dns(resolvers=resolvers, timeout_s=timeout_s))
@@ -37,7 +40,7 @@ class Looker:
         return [server.address for server in self.told[-1].servers]
 
 
-def test_every_address_of_a_name_is_a_server_whatever_the_order(names: Dnsmasq) -> None:
+def test_every_address_of_a_name_is_a_server_whatever_the_order(names: NameServer) -> None:
     names.set("host-record=db.test,127.0.0.2,::1", "host-record=db.test,127.0.0.1")
     looker = Looker("dns:db.test:6379", names)
     for _ in range(5):  # dnsmasq turns them around
@@ -47,7 +50,7 @@ def test_every_address_of_a_name_is_a_server_whatever_the_order(names: Dnsmasq) 
     assert looker.told[0].failure == ""
 
 
-def test_an_answer_is_good_for_its_ttl(names: Dnsmasq) -> None:
+def test_an_answer_is_good_for_its_ttl(names: NameServer) -> None:
     names.ttl_s = 7
     names.hosts("db.test", "127.0.0.1")
     assert Looker("dns:db.test:1", names).look() == 7.0
@@ -56,7 +59,7 @@ def test_an_answer_is_good_for_its_ttl(names: Dnsmasq) -> None:
     assert Looker("dns:db.test:1", names).look() == DNS_REFRESH_MIN_S
 
 
-def test_a_name_that_is_another_names_is_followed(names: Dnsmasq) -> None:
+def test_a_name_that_is_another_names_is_followed(names: NameServer) -> None:
     names.set("cname=db.test,real.test", "host-record=real.test,127.0.0.9")
     looker = Looker("dns:db.test:1", names)
     looker.look()
@@ -64,7 +67,7 @@ def test_a_name_that_is_another_names_is_followed(names: Dnsmasq) -> None:
 
 
 def test_what_was_found_stays_when_the_name_server_fails_and_is_asked_again_soon(
-    names: Dnsmasq,
+    names: NameServer,
 ) -> None:
     names.ttl_s = 60
     names.hosts("db.test", "127.0.0.1", "127.0.0.2")
@@ -84,7 +87,7 @@ def test_what_was_found_stays_when_the_name_server_fails_and_is_asked_again_soon
     assert (looker.addresses, looker.told[-1].failure) == (["127.0.0.3:1"], "")
 
 
-def test_a_name_without_an_address_leaves_the_servers_as_they_are(names: Dnsmasq) -> None:
+def test_a_name_without_an_address_leaves_the_servers_as_they_are(names: NameServer) -> None:
     names.hosts("db.test", "127.0.0.1")
     looker = Looker("dns:db.test:1", names)
     looker.look()
@@ -94,20 +97,20 @@ def test_a_name_without_an_address_leaves_the_servers_as_they_are(names: Dnsmasq
     assert looker.told[-1].failure == "db.test has no addresses"
 
 
-def test_what_was_never_known_is_nothing_and_a_failure(names: Dnsmasq) -> None:
+def test_what_was_never_known_is_nothing_and_a_failure(names: NameServer) -> None:
     looker = Looker("dns:db.test:1", names)
     assert looker.look() == 1.0
     assert looker.told == [Found(looker.told[0].find, (), "db.test A: no such name")]
 
 
-def test_addresses_that_nobody_can_connect_to_are_left_out(names: Dnsmasq) -> None:
+def test_addresses_that_nobody_can_connect_to_are_left_out(names: NameServer) -> None:
     names.hosts("db.test", "0.0.0.0", "127.0.0.1", "224.0.0.1")
     looker = Looker("dns:db.test:1", names)
     looker.look()
     assert looker.addresses == ["127.0.0.1:1"]
 
 
-def test_a_long_answer_comes_by_tcp(names: Dnsmasq) -> None:
+def test_a_long_answer_comes_by_tcp(names: NameServer) -> None:
     addresses = [f"127.0.{i // 200}.{i % 200 + 1}" for i in range(400)]
     names.hosts("db.test", *addresses)
     looker = Looker("dns:db.test:1", names)
@@ -115,7 +118,7 @@ def test_a_long_answer_comes_by_tcp(names: Dnsmasq) -> None:
     assert len(looker.addresses) == 400 <= MAX_SERVERS
 
 
-def test_srv_records_tell_ports_weights_and_backups(names: Dnsmasq) -> None:
+def test_srv_records_tell_ports_weights_and_backups(names: NameServer) -> None:
     names.set(
         "srv-host=_db._tcp.test,a.test,7001,10,60",
         "srv-host=_db._tcp.test,b.test,7002,10,0",
@@ -139,7 +142,7 @@ def test_srv_records_tell_ports_weights_and_backups(names: Dnsmasq) -> None:
 
 
 def test_a_target_that_is_gone_keeps_its_addresses_and_one_that_says_no_service_is_none(
-    names: Dnsmasq,
+    names: NameServer,
 ) -> None:
     first = ["srv-host=_db._tcp.test,a.test,1,0,1", "host-record=a.test,127.0.0.1"]
     second = "srv-host=_db._tcp.test,b.test,2,0,1"

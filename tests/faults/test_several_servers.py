@@ -169,6 +169,26 @@ def test_a_server_that_refuses_is_left_alone_and_the_others_serve(rig: Rig) -> N
         assert 1 <= row.connect_errors["ECONNREFUSED"] < 30, "not one for each of its turns"
 
 
+def test_a_server_that_has_fallen_silent_is_given_no_more_while_others_answer(rig: Rig) -> None:
+    with answering(rig, 2) as servers:
+        silent = rig.upstream()
+        addresses = [silent, *(server.upstream for server in servers)]
+        backend = {"max_connections": 0, "pool_min": 3}
+        proxy = sharing(rig, "line", *addresses, backend=backend)
+        pipe = silent.accept()
+        proxy.figures_when(lambda f: f.pools[0].pipes.get("idle") == 3, "a pipe to each")
+        waiting = proxy.connect()
+        while not select.select([pipe], [], [], 0)[0]:  # until it is the silent one's turn
+            waiting.sendall(b"GET a\n")
+            assert select.select([pipe, waiting], [], [], 20)[0]
+            if select.select([waiting], [], [], 0)[0]:
+                assert receive(waiting, 3) == b"OK\n"
+        assert sum(shares(servers, proxy, 300)) == 300
+        assert receive(pipe, 6) == b"GET a\n"
+        pipe.sendall(b"OK\n")
+        assert receive(waiting, 3) == b"OK\n"
+
+
 def stopped(proxy: Proxy) -> None:
     proxy.worker.signal(signal.SIGSTOP)
     wait_until(lambda: proxy.worker.process.status() == "stopped", "the worker has stopped")

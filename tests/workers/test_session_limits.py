@@ -55,8 +55,7 @@ def test_a_place_is_given_on_only_when_the_server_s_connection_is_closed(rig: Ri
             client.close()
             assert receive_all(server) == b""
             server.close()
-        proxy.figures_when(lambda f: not f.sessions, "both have gone")
-    assert proxy.figures().limits[0].open == 0
+        proxy.figures_when(lambda f: not f.sessions and not f.limits[0].open, "both have gone")
 
 
 def test_both_limits_count_and_each_has_its_reason(rig: Rig) -> None:
