@@ -366,6 +366,19 @@ class BackendStatus(msgspec.Struct, frozen=True):
     """What was wrong with the last look for servers; empty when nothing was."""
 
 
+class LimitStatus(msgspec.Struct, frozen=True):
+    """One limit of the configuration in a Status, summed over the workers now alive."""
+
+    key: str
+    """Where it is set: `max_sessions`, or LISTENER.KEY, or BACKEND.max_connections."""
+    limit: float
+    used: int | None
+    """None: each client has its own use of it."""
+    waiting: int
+    """Clients that wait for a place."""
+    refused: int
+
+
 class Status(msgspec.Struct, frozen=True, tag="status"):
     """What `aegis-ctl status --json` prints."""
 
@@ -378,6 +391,7 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     backends: list[BackendStatus]
     cut_in_s: float | None = None
     """Time until a drain cuts the sessions that are left; None when none is under way."""
+    limits: list[LimitStatus] = []
 
 
 Request = StatusRequest | Resume | Drain | SetServer | Stop | Reload | Scale | Upgrade

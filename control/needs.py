@@ -1,10 +1,12 @@
-"""What each worker has and wants of each limit of connections, as it has last reported."""
+"""What each worker has and wants of each limit, as it has last reported."""
 
 import os
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from aegis.config import Config
 from aegis.figures import Figures
+from aegis.messages import listener_limit
 from control.process import Process
 from control.shares import Need, Shares
 
@@ -15,6 +17,14 @@ class _Use(NamedTuple):
     open: int = 0
     busy: int = 0
     waiting: int = 0
+    least: int = 1
+
+
+def session_limits(config: Config) -> dict[str, int]:
+    """Return name -> how many sessions there may be, where there is a limit."""
+    limits = {listener_limit(each.name): each.max_sessions for each in config.listeners}
+    limits[listener_limit()] = config.max_sessions
+    return {name: limit for name, limit in limits.items() if limit}
 
 
 def needs_of(
@@ -30,7 +40,15 @@ def needs_of(
         for name, of_name in needs.items():
             granted, believed = shares.need(name, process.pid, applied)
             use = uses.get(name, _Use())
-            of_name[process.pid] = Need(granted, believed, *use, leaving=is_leaving(process))
+            of_name[process.pid] = Need(
+                granted,
+                believed,
+                use.open,
+                use.busy,
+                use.waiting,
+                leaving=is_leaving(process),
+                least=use.least,
+            )
     return needs
 
 
@@ -49,10 +67,15 @@ def opened_by(figures: Figures) -> dict[str, int]:
 
 
 def _uses(figures: Figures) -> dict[str, _Use]:
-    """Return name -> use; whoever waits for a backend waits for each of its servers."""
+    """Return name -> use; whoever waits for a backend waits for each of its servers.
+
+    Of sessions nothing is kept back for the next client: who finds none waits until a share comes.
+    """
     uses = {each.backend: _Use(each.open, each.busy, each.waiting) for each in figures.backends}
     for server in figures.servers:
         waiting = uses.get(server.backend, _Use()).waiting
         use = _Use(server.connections, server.busy, waiting)
         uses[f"{server.backend}/{server.address}"] = use
+    for limit in figures.limits:
+        uses[limit.name] = _Use(limit.open, limit.open, limit.waiting, least=0)
     return uses

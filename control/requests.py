@@ -24,6 +24,7 @@ from aegis.messages import (
     Stop,
     Upgrade,
 )
+from control.certificates import examine
 from control.exporter_seat import ExporterSeat
 from control.sockets import probe
 from control.supervisor import Supervisor
@@ -116,7 +117,8 @@ class Requests:
 
     def _reconfigure(self, config: Config, count: int, *, force: bool) -> None:
         supervisor = self._supervisor
-        if config == supervisor.config and count == len(supervisor.seats) and not force:
+        same = config == supervisor.config and examine(config) == supervisor.tls
+        if same and count == len(supervisor.seats) and not force:
             log.info("reload: nothing has changed")
             return
         supervisor.reconfigure(config, count, force=force)

@@ -1,6 +1,7 @@
-"""Divide each limit of connections over the workers, and move shares to where clients wait.
+"""Divide each limit over the workers, and move shares to where clients wait.
 
-A limit has a name: a backend's (its `max_connections`), or BACKEND/ADDRESS for a server's.
+A limit has a name: a backend's (its `max_connections`), BACKEND/ADDRESS for a server's, or that of
+`listener_limit` for sessions, of which each counts as a connection here.
 
 A limit is the whole proxy's (a database counts connections, not workers), and it holds at every
 moment, also while shares move and while a worker and its successor are both alive: what one worker
@@ -33,6 +34,8 @@ class Need(NamedTuple):
     """Clients that wait for one."""
     leaving: bool = False
     """It has a successor."""
+    least: int = 1
+    """What it keeps for its next client, if there is enough for all workers."""
 
 
 def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
@@ -51,7 +54,7 @@ def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
     hungry = [pid for pid, need in staying.items() if need.waiting]
     for pid, need in staying.items():
         if hungry and not need.waiting:  # keeps one if there are enough: its next client may come
-            shares[pid] = min(need.granted, max(need.busy, min(1, fair)))
+            shares[pid] = min(need.granted, max(need.busy, min(need.least, fair)))
         elif hungry and need.granted > fair + min(1, left_over):
             shares[pid] = fair + min(1, left_over)
     first = _see_to_the_ends(limit, fair, needs, staying, shares)
@@ -86,7 +89,7 @@ def _see_to_the_ends(
         used = need.busy + need.waiting
         shares[pid] = min(need.granted, max(min(1, used), min(used, fair // 2)))
     cut_off = [pid for pid, need in leaving.items() if need.waiting and not shares[pid]]
-    newborn = [pid for pid in staying if fair and not shares[pid]]
+    newborn = [pid for pid, need in staying.items() if fair and need.least and not shares[pid]]
     spare = limit - sum(shares.values())  # what is free once all have confirmed
     for wanted, least in ((len(cut_off), 1), (len(cut_off) + len(newborn), 2)):
         while spare < wanted:

@@ -29,6 +29,8 @@ class Slots:
         self._groups: dict[str, Group] = {}
         self._elsewhere: set[str] = set()  # addresses that only adopted workers have sockets of
         self._allowed: set[int] = set()
+        self._by_source: set[str] = set()  # addresses where clients come by their own address
+        self._alone: set[str] = set()  # those where only slot 0 accepts
 
     def prepare(self, config: Config, slots: Iterable[int]) -> None:
         """Open every socket that the configuration wants and a slot lacks, or none of them.
@@ -61,6 +63,24 @@ class Slots:
             raise
         for _, text in opened:
             self._groups.setdefault(text, Group([]))
+        self._know_clients(config)
+
+    def _know_clients(self, config: Config) -> None:
+        """See where what is counted by client address must be counted in one place."""
+        counting = {
+            parse_address(each.bind).text: each.proxy_protocol == "required"
+            for each in config.listeners
+            if each.max_sessions_per_client or each.accept_rate_per_client
+        }
+        self._alone = {text for text, hidden in counting.items() if hidden or self.is_shared(text)}
+        self._by_source = counting.keys() - self._alone
+        for text in self._groups:
+            self._steer(text)
+
+    def elsewhere(self, config: Config, slot: int) -> list[str]:
+        """Return the listeners of which the worker of a slot accepts nobody."""
+        names = [x.name for x in config.listeners if parse_address(x.bind).text in self._alone]
+        return names if slot else []
 
     def _open(self, address: Address, what: str) -> tuple[socket.socket, bool]:
         if (given := self._inherited.get(address.text)) is not None:
@@ -145,6 +165,8 @@ class Slots:
         for listener in listeners:
             text = parse_address(listener.bind).text
             sock = self.of(slot).get(text)
+            if slot and text in self._alone:
+                continue
             if sock is not None and not self.is_shared(text) and not listens(sock):
                 self._steer(text)  # to those that listen now, so that it does not get any yet
                 sock.listen(listener.backlog)
@@ -161,8 +183,14 @@ class Slots:
         if self.is_shared(text):
             return
         members = {slot: socks[text] for slot, socks in self._slots.items() if text in socks}
+        group = self._groups[text]
+        group.by_source = text in self._by_source
+        if text in self._alone and group.order is None:
+            for slot, sock in members.items():
+                if slot and listens(sock):
+                    sock.shutdown(socket.SHUT_RD)
         with contextlib.suppress(OSError):  # the last one has just been shut down
-            self._groups[text].steer(members, self._allowed)
+            group.steer(members, {0} if text in self._alone else self._allowed)
 
     def shut(self, slot: int) -> None:
         """Stop a slot's sockets where there is no steering; what is queued there is reset."""

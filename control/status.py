@@ -10,6 +10,7 @@ from aegis.messages import (
     Status,
     WorkerStatus,
 )
+from control.limit_status import limit_statuses
 from control.process import Process
 from control.seat import Seat
 from control.server_states import backend_statuses
@@ -58,6 +59,7 @@ def build_status(
         workers=[worker for seat in supervisor.every_seat for worker in _workers(supervisor, seat)],
         listeners=_listeners(config, figures, wanted),
         backends=backend_statuses(supervisor.servers, figures),
+        limits=limit_statuses(config, figures),
     )
 
 

@@ -1,6 +1,10 @@
 """Which of the SO_REUSEPORT sockets of one address the kernel gives new connections to.
 
-    SYN ──▶ program: one of the allowed indices at random ──▶ that slot's queue
+    SYN ──▶ program: one of the allowed indices ──▶ that slot's queue
+                      at random, or by the client's address
+
+By its address a client always comes to the same slot while the same slots accept: what is counted
+by address is then counted in one place. Of IPv6 the first half counts, which is one client's.
 
 A classic BPF program on the group (SO_ATTACH_REUSEPORT_CBPF, socket(7)) returns an index into the
 sockets that listen, in the order in which they began to; when one stops, the last moves into its
@@ -15,6 +19,25 @@ import struct
 _SO_ATTACH_REUSEPORT_CBPF, _SO_DETACH_REUSEPORT_BPF = 51, 68  # asm-generic/socket.h
 _LOAD_RANDOM = struct.pack("HBBI", 0x20, 0, 0, 0xFFFFF000 + 56)  # ld [SKF_AD_OFF + SKF_AD_RANDOM]
 # Not the packet's hash: a network card may not have made one, and then it is always 0.
+_NET = 0xFFF00000  # SKF_NET_OFF: counted from the IP header on
+_SCATTER = 0x9E3779B1  # Knuth's multiplier; the high half of the product is what is scattered best
+_LOAD_SOURCE = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, _NET),  # ldb [0]: the version is in its high half
+        (0x74, 0, 0, 4),  # rsh #4
+        (0x15, 0, 6, 6),  # jeq #6, next, over six
+        (0x20, 0, 0, _NET + 8),  # ld [8]
+        (0x24, 0, 0, _SCATTER),  # mul
+        (0x07, 0, 0, 0),  # tax
+        (0x20, 0, 0, _NET + 12),  # ld [12]
+        (0xAC, 0, 0, 0),  # xor x
+        (0x05, 0, 0, 1),  # ja over one
+        (0x20, 0, 0, _NET + 12),  # IPv4: ld [12]
+        (0x24, 0, 0, _SCATTER),  # mul
+        (0x74, 0, 0, 16),  # rsh #16
+    )
+)
 MAX_STEERED = 2_000  # two instructions each, of the 4,096 a program may have (BPF_MAXINSNS)
 
 
@@ -23,9 +46,10 @@ def listens(sock: socket.socket) -> bool:
     return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
-def attach(sock: socket.socket, indices: list[int]) -> None:
+def attach(sock: socket.socket, indices: list[int], *, by_source: bool = False) -> None:
     """Give new connections to these members of the group of a socket that listens."""
-    code = _LOAD_RANDOM + struct.pack("HBBI", 0x94, 0, 0, len(indices))  # mod #n
+    code = _LOAD_SOURCE if by_source else _LOAD_RANDOM
+    code += struct.pack("HBBI", 0x94, 0, 0, len(indices))  # mod #n
     for place, index in enumerate(indices):
         code += struct.pack("HBBI", 0x15, 0, 1, place)  # jeq #place, next, over it
         code += struct.pack("HBBI", 0x06, 0, 0, index)  # ret #index
@@ -46,7 +70,9 @@ class Group:
     def __init__(self, order: list[int] | None = None) -> None:
         """Know the order of those that listen; None: nobody does, so there is no steering."""
         self.order = order
-        self._attached: list[int] = []
+        self.by_source = False
+        """Whether a client's address says where it comes to."""
+        self._attached: tuple[bool, list[int]] = (False, [])
 
     def began(self, slot: int) -> None:
         """Note that a slot's socket listens from now on."""
@@ -63,17 +89,18 @@ class Group:
         self._forget_closed(sockets)
         order = self.order or []
         indices = [i for i, slot in enumerate(order) if slot in allowed]
+        listening = [sock for sock in sockets.values() if listens(sock)]
         if len(indices) in {0, len(order)} or len(indices) > MAX_STEERED:
-            indices = []
-        if indices == self._attached:
+            # All are as good as another: in which order they are does not matter then.
+            indices = list(range(len(listening))) if self.by_source else []
+        if (self.by_source, indices) == self._attached:
             return
-        member = next((s for s in sockets.values() if listens(s)), None)
-        if member is not None:
+        if listening:
             if indices:
-                attach(member, indices)
+                attach(listening[0], indices, by_source=self.by_source)
             else:
-                detach(member)
-        self._attached = indices
+                detach(listening[0])
+        self._attached = self.by_source, indices
 
     def _forget_closed(self, sockets: dict[int, socket.socket]) -> None:
         """Repeat what the kernel did when members stopped, if it could only be one thing."""

@@ -20,7 +20,8 @@ from aegis.figures import Figures
 from aegis.lifecycle import Goal
 from aegis.limits import HUNG_AFTER_S, HUNG_KILL_S, KILL_AFTER_S, STEER_SETTLE_S
 from aegis.messages import Boot, Report
-from control.needs import holders_of, needs_of, opened_by
+from control.certificates import examine
+from control.needs import holders_of, needs_of, opened_by, session_limits
 from control.process import Process, spawn_worker
 from control.seat import Seat
 from control.servers import Servers
@@ -55,7 +56,9 @@ class Supervisor:
         self.seats: list[Seat] = []
         self.leaving: list[Seat] = []
         self.servers = servers
-        self.shares = Shares(servers.limits)
+        self.shares = Shares(servers.limits | session_limits(config))
+        self.tls = ""
+        """Fingerprint of the certificates and keys that are in force."""
         self.slots = slots
         self._members: set[int] = set()
         self._leave_at: dict[Seat, float] = {}
@@ -82,19 +85,22 @@ class Supervisor:
         socket of ours beside it would collect connections that nobody accepts.
 
         Raises:
-            AegisError: an address cannot be bound.
+            AegisError: an address cannot be bound, or a certificate cannot be used.
         """
+        self.tls = examine(self.config, served=bool(self.processes))
         self.slots.prepare(self.config, self._open_slots(len(self.seats)))
 
     def reconfigure(self, config: Config, count: int, *, force: bool = False) -> None:
         """Want another configuration or number of workers; only what differs is replaced.
 
         Raises:
-            AegisError: an address cannot be bound; nothing has changed then.
+            AegisError: an address cannot be bound, or a certificate cannot be used; nothing has
+                changed then.
         """
+        tls = examine(config)
         self._take_back(count)
         self.slots.prepare(config, self._open_slots(count))
-        self.config = config
+        self.config, self.tls = config, tls
         self.digest = config_digest(config)
         self._wanted = worker_digest(config)
         self.generation += force
@@ -165,6 +171,8 @@ class Supervisor:
                 config=self.config,
                 servers=self.servers.wishes,
                 shares=shares,
+                tls=self.tls,
+                elsewhere=self.slots.elsewhere(self.config, seat.slot),
                 goal=self.goal,
                 drained_listeners=sorted(self.closed),
                 listeners=self.slots.fds(self.config, seat.slot),
@@ -194,9 +202,10 @@ class Supervisor:
 
     def limit(self) -> None:
         """Go by the limits that there are now."""
-        if self.servers.limits != self.shares.limits:
+        limits = self.servers.limits | session_limits(self.config)
+        if limits != self.shares.limits:
             holders = holders_of(self.figures)
-            self.shares.reconfigure(self.servers.limits, holders, self._changed())
+            self.shares.reconfigure(limits, holders, self._changed())
 
     def _needs(self) -> dict[str, dict[int, Need]]:
         return needs_of(self.processes, self.shares, lambda p: p.pid in self.retired or p.hung)

@@ -38,6 +38,7 @@ class Wanted:
             deadline=self.deadline,
             servers=supervisor.servers.wishes,
             shares=supervisor.shares.of(p.pid for p in supervisor.processes),
+            tls=supervisor.tls,
             workers=len(supervisor.seats),
             retired=supervisor.retired,
             closing=supervisor.closing,

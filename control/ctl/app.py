@@ -8,6 +8,7 @@ import typer
 from aegis.errors import AegisError
 from control.ctl.check import check
 from control.ctl.drain import drain
+from control.ctl.limits import limits
 from control.ctl.reload import reload
 from control.ctl.scale import scale
 from control.ctl.server import server
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (start, drain, stop, reload, scale, upgrade, status, servers, top, check):
+for command in (start, drain, stop, reload, scale, upgrade, status, servers, limits, top, check):
     app.command()(command)
 app.add_typer(server, name="server")
 

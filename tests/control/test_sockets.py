@@ -37,8 +37,9 @@ def directory() -> Iterator[Path]:
         yield Path(path)
 
 
-def free_address(own: contextlib.ExitStack) -> Address:
-    return parse_address(f"127.0.0.1:{reserve_port(own)}")
+def free_address(own: contextlib.ExitStack, host: str = "127.0.0.1") -> Address:
+    port = reserve_port(own, host)
+    return parse_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
 def config_for(*binds: str) -> Config:

@@ -15,9 +15,9 @@ from tests.control.test_sockets import free_address
 class Bench:
     """A group of listening sockets by slot, and clients."""
 
-    def __init__(self, own: contextlib.ExitStack) -> None:
+    def __init__(self, own: contextlib.ExitStack, host: str = "127.0.0.1") -> None:
         self._own = own
-        self._address = free_address(own)
+        self._address = free_address(own, host)
         self.group = Group([])
         self.sockets: dict[int, socket.socket] = {}
 
@@ -30,11 +30,12 @@ class Bench:
     def shut(self, slot: int) -> None:
         self.sockets[slot].shutdown(socket.SHUT_RD)
 
-    def chosen(self, clients: int = 60) -> set[int]:
-        """Return the slots that new connections have gone to."""
+    def chosen(self, clients: int = 60, source: str = "") -> set[int]:
+        """Return the slots that new connections have gone to, from an address if one is given."""
         with contextlib.ExitStack() as own:
             for _ in range(clients):
-                own.enter_context(socket.create_connection(self._address.sockaddr[:2], 20))  # type: ignore[arg-type]
+                to: tuple[str, int] = self._address.sockaddr[:2]  # type: ignore[assignment]
+                own.enter_context(socket.create_connection(to, 20, (source, 0) if source else None))
             return {slot for slot in self.sockets if self._accept_all(slot)}
 
     def _accept_all(self, slot: int) -> int:
@@ -102,3 +103,29 @@ def test_a_program_that_is_out_of_date_loses_nobody(bench: Bench) -> None:
     bench.group.steer(bench.sockets, {2})
     bench.shut(0)
     assert bench.chosen() <= {1, 2}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_by_its_address_a_client_always_comes_to_the_same_slot(host: str) -> None:
+    with contextlib.ExitStack() as own:
+        bench = Bench(own, host)
+        bench.group.by_source = True
+        for slot in range(4):
+            bench.open(slot)
+            bench.group.steer(bench.sockets, {0, 1, 2, 3})
+        assert len(bench.chosen()) == 1
+
+
+def test_many_addresses_are_spread_evenly_and_each_stays_where_it_is(bench: Bench) -> None:
+    bench.group.by_source = True
+    for slot in range(4):
+        bench.open(slot)
+    bench.group.steer(bench.sockets, {0, 1, 2, 3})
+    places = [bench.chosen(3, f"127.0.{i // 200}.{i % 200 + 1}") for i in range(400)]
+    assert {len(place) for place in places} == {1}
+    counts = [places.count({slot}) for slot in range(4)]
+    assert min(counts) > 60, counts
+    bench.group.steer(bench.sockets, {1, 3})
+    assert bench.chosen(3, "127.0.0.1") | bench.chosen(3, "127.0.0.2") <= {1, 3}
+    bench.group.steer(bench.sockets, {0, 1, 2, 3})
+    assert bench.chosen(3, "127.0.1.7") == places[206]
