@@ -109,6 +109,7 @@ MAX_SAMPLE = 1_000_000  # of so many sessions one is logged
 MAX_NAME_CHARS = 64  # names become label values and table cells
 MAX_CONNECTIONS = 1_000_000
 MAX_SESSIONS = 10_000_000
+MAX_SESSIONS_LISTED = 1_000  # by `aegis-ctl sessions`; each is some 200 bytes of a report
 MAX_ACCEPT_RATE = 1_000_000  # a second; more than a worker accepts
 MAX_BYTES_PER_S = 1 << 40
 MAX_FRAME_BYTES = 1 << 40

@@ -19,6 +19,7 @@ from aegis.config import Config
 from aegis.figures import CheckFigures, Figures
 from aegis.lifecycle import Admin, Goal, Phase, ProxyPhase, SeatState, ServerHealth
 from aegis.limits import WEIGHT_UNIT
+from aegis.session_messages import Found, LimitStatus, Look, SessionList, SessionRequest
 
 
 class ServerWish(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,6 +108,10 @@ class Desired(msgspec.Struct, frozen=True, tag="desired"):
     """Instant at which a drain stops accepting; until then it is a lame duck."""
     drained_listeners: dict[str, float] = {}
     """Listener that refuses new clients → instant at which its sessions are cut."""
+    look: Look | None = None
+    """Sessions that each worker tells of, once."""
+    kills: dict[int, list[str]] = {}
+    """Pid → ids of sessions that the worker is to end."""
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -136,6 +141,8 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     """Once it has left its slot: instant at which it cuts what is left."""
     cuts: list[Cut] = []
     """The last CUTS_LISTED sessions that a deadline ended here."""
+    found: Found | None = None
+    """The answer to Desired.look, in one report."""
 
 
 class SeatFigures(msgspec.Struct, frozen=True):
@@ -366,19 +373,6 @@ class BackendStatus(msgspec.Struct, frozen=True):
     """What was wrong with the last look for servers; empty when nothing was."""
 
 
-class LimitStatus(msgspec.Struct, frozen=True):
-    """One limit of the configuration in a Status, summed over the workers now alive."""
-
-    key: str
-    """Where it is set: `max_sessions`, or LISTENER.KEY, or BACKEND.max_connections."""
-    limit: float
-    used: int | None
-    """None: each client has its own use of it."""
-    waiting: int
-    """Clients that wait for a place."""
-    refused: int
-
-
 class Status(msgspec.Struct, frozen=True, tag="status"):
     """What `aegis-ctl status --json` prints."""
 
@@ -394,7 +388,9 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     limits: list[LimitStatus] = []
 
 
-Request = StatusRequest | Resume | Drain | SetServer | Stop | Reload | Scale | Upgrade
-Reply = Status | Accepted | Refused
+Request = (
+    StatusRequest | Resume | Drain | SetServer | Stop | Reload | Scale | Upgrade | SessionRequest
+)
+Reply = Status | Accepted | Refused | SessionList
 Telemetry = Figures | Supervision
 SocketName = Literal["commands", "reports", "requests", "telemetry", "sessions"]

@@ -35,6 +35,7 @@ from aegis.messages import (
     Supervision,
 )
 from aegis.runtime import living, remove_sockets
+from aegis.session_messages import SessionRequest
 from control import privileges
 from control.cores import usable_cores
 from control.exporter_seat import ExporterSeat
@@ -44,6 +45,7 @@ from control.process import Process
 from control.requests import Requests
 from control.server_states import server_states
 from control.servers import Servers
+from control.sessions import Sessions
 from control.slots import Slots
 from control.sockets import SlotSockets, remove_unix_files
 from control.status import build_status, proxy_phase
@@ -91,7 +93,8 @@ class Controller:
             servers=self._servers,
             changed=self._changed,
         )
-        self._wanted = Wanted(self._supervisor, self._changed)
+        self._sessions = Sessions(lambda: self._supervisor.processes, self._changed)
+        self._wanted = Wanted(self._supervisor, self._sessions, self._changed)
         self._exporter = ExporterSeat(config_file, runtime_dir) if with_exporter else None
         self._requests = Requests(
             self._supervisor, self._wanted, self._exporter, config_file, lambda: self._epoch
@@ -194,6 +197,7 @@ class Controller:
             elif source is self._reports:
                 for report in self._receive_reports():
                     self._supervisor.heard(report)
+                    self._sessions.heard(report)
                 heard = True
             elif source == self._signals.fileno():
                 for number in self._signals.recv(256):
@@ -288,6 +292,8 @@ class Controller:
                 request = _decode_request(frames[-1])
                 if isinstance(request, StatusRequest):
                     reply: Any = self._status()
+                elif isinstance(request, SessionRequest):
+                    reply = self._sessions.handle(request)
                 else:
                     reply = self._requests.handle(request, drained=self._phase() == "drained")
             except bus.UNREADABLE as error:

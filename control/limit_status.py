@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from aegis.config import Config
 from aegis.figures import Figures
 from aegis.lifecycle import CloseReason
-from aegis.messages import LimitStatus, listener_limit
+from aegis.messages import listener_limit
+from aegis.session_messages import LimitStatus
 
 _QUEUE: tuple[CloseReason, ...] = ("queue_full", "queue_timeout")
 

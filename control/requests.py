@@ -24,6 +24,7 @@ from aegis.messages import (
     Stop,
     Upgrade,
 )
+from aegis.session_messages import SessionRequest
 from control.certificates import examine
 from control.exporter_seat import ExporterSeat
 from control.sockets import probe
@@ -55,7 +56,7 @@ class Requests:
 
     def handle(self, request: Request, *, drained: bool) -> Reply:
         """Answer; `drained` tells whether the whole proxy is."""
-        assert not isinstance(request, StatusRequest)
+        assert not isinstance(request, StatusRequest | SessionRequest)
         if isinstance(request, Stop):
             return self.stop(request)
         if self._supervisor.goal == "stopped":

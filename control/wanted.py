@@ -12,6 +12,7 @@ from aegis.config import Config
 from aegis.lifecycle import Goal
 from aegis.messages import Desired
 from control.handover import Handover
+from control.sessions import Sessions
 from control.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -20,12 +21,15 @@ log = logging.getLogger(__name__)
 class Wanted:
     """Level-triggered: what is here is published whole. `changed` makes a new epoch of it."""
 
-    def __init__(self, supervisor: Supervisor, changed: Callable[[], int]) -> None:
+    def __init__(
+        self, supervisor: Supervisor, sessions: Sessions, changed: Callable[[], int]
+    ) -> None:
         self.deadline = 0.0
         self.doors_close_at = 0.0
         self.listeners: dict[str, float] = {}
         """Drained listener → instant at which its sessions are cut."""
         self._supervisor = supervisor
+        self._sessions = sessions
         self._changed = changed
 
     def desired(self, epoch: int) -> Desired:
@@ -44,6 +48,8 @@ class Wanted:
             closing=supervisor.closing,
             doors_close_at=self.doors_close_at,
             drained_listeners=self.listeners,
+            look=self._sessions.look,
+            kills=self._sessions.kills,
         )
 
     def take(self, handover: Handover) -> None:

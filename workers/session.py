@@ -38,6 +38,16 @@ class Session(Dialling):
 
     __slots__ = ("_client_mask", "_down", "_first_end", "_resetting", "_server_mask")
 
+    @property
+    def relays(self) -> bool:
+        """Whether it has come to a server."""
+        return self._up is not None
+
+    @property
+    def has_ended_half(self) -> bool:
+        """Whether one direction of a session that relays is over."""
+        return self._first_end is not None
+
     # --- relaying ------------------------------------------------------------------------------
 
     def _relay(self, server: socket.socket, *, registered: bool) -> None:

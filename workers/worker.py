@@ -29,6 +29,8 @@ from aegis.limits import HEARTBEAT_S, REFUSE_SETTLE_S, STEER_SETTLE_S, TICK_S
 from aegis.logs import configure_logging
 from aegis.messages import Boot, Desired, Report
 from aegis.runtime import Claim, drop_claim, take_claim
+from aegis.session_messages import Found
+from workers import census
 from workers.assembly import Assembly, make_loop
 from workers.bus import Bus
 from workers.drain import Cuts, Parts
@@ -61,6 +63,7 @@ class Worker:
         self._backends, self._pools = parts.backends, parts.pools
         self._listeners, self._quotas = parts.listeners, parts.quotas
         self._controller = self._epoch = 0
+        self._looked = (0, 0)  # the last question about sessions: whose, and its number
         self._deadline = 0.0  # while draining: when what is left is cut
         self._drains_since = 0.0
         self._settle_at: float | None = None  # while draining: when the listeners begin to close
@@ -130,7 +133,13 @@ class Worker:
         else:
             stop = self._retired or desired.goal == "stopped"
             self._drain(desired.deadline, stop=stop, doors_close_at=desired.doors_close_at)
-        self._report()
+        if desired.kills:
+            census.kill(self._listeners, desired.kills.get(os.getpid(), []))
+        found = None
+        if desired.look is not None and (desired.controller, desired.look.number) != self._looked:
+            self._looked = desired.controller, desired.look.number
+            found = census.find(self._listeners, desired.look, self._boot.slot)
+        self._report(found)
 
     def _share(self, shares: dict[str, int]) -> None:
         for quota in self._quotas:
@@ -284,7 +293,7 @@ class Worker:
         self.figures.memory_bytes = int(resident) * _PAGE_BYTES
         self._roster.sample(self.loop.now)
 
-    def _report(self) -> None:
+    def _report(self, found: Found | None = None) -> None:
         self._sample()
         fds = {} if self._retired else self._boot.listeners
         self._bus.report(
@@ -298,6 +307,7 @@ class Worker:
                 generation=self._boot.generation,
                 leaves_by=self._deadline if self._retired else 0.0,
                 cuts=list(self._cuts.last),
+                found=found,
             )
         )
 

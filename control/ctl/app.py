@@ -13,6 +13,7 @@ from control.ctl.reload import reload
 from control.ctl.scale import scale
 from control.ctl.server import server
 from control.ctl.servers import servers
+from control.ctl.sessions import session, sessions
 from control.ctl.start import start
 from control.ctl.status import status
 from control.ctl.stop import stop
@@ -26,9 +27,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (start, drain, stop, reload, scale, upgrade, status, servers, limits, top, check):
+CHANGING = (start, drain, stop, reload, scale, upgrade)
+SEEING = (status, servers, limits, sessions, top, check)
+for command in CHANGING + SEEING:
     app.command()(command)
 app.add_typer(server, name="server")
+app.add_typer(session, name="session")
 
 
 @app.callback(invoke_without_command=True)

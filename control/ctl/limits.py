@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from aegis.messages import LimitStatus
 from aegis.runtime import default_runtime_dir
+from aegis.session_messages import LimitStatus
 from control.ctl.client import fetch_status, need_controller
 from control.main import RuntimeDirOption
 

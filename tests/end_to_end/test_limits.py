@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from aegis.messages import LimitStatus
 from aegis.proxy_protocol import Endpoints, build_v2
+from aegis.session_messages import LimitStatus
 from tests.end_to_end.echo import Echo, works
 from tests.harness import DEADLINE_S, wait_until
 from tests.proxy import FULL, Aegis, Proxies, sockaddr
