@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from aegis.figures import (
     CONNECT_BOUNDS_S,
+    HANDSHAKE_BOUNDS_S,
     REPLY_BOUNDS_S,
     SESSION_BOUNDS_S,
     TURN_BOUNDS_S,
@@ -68,6 +69,8 @@ LABELS = {
     "mode": "`user` or `system`.",
     "pin": "`long_request`, or a word of the protocol's framer: docs/protocols.",
     "error": "Name of the errno, such as `ECONNREFUSED`; `ETIMEDOUT` is our own deadline too.",
+    "limit": "`listener:` and the listener's name; without a name, that of all listeners together.",
+    "tls": "OpenSSL's reason, such as `CERTIFICATE_VERIFY_FAILED`; `EOF` when the peer left.",
     "phase": "Of a worker: "
     + ", ".join(f"`{word}`" for word in get_args(Phase))
     + "; of the proxy: "
@@ -105,8 +108,34 @@ ACCEPT_ERRORS = _counter(
 ACCEPT_PAUSES = _counter(
     "aegis_accept_pauses_total", "worker", "Pauses in accepting, for want of fds or memory."
 )
+LIMIT_SESSIONS = _gauge(
+    "aegis_limit_sessions", "worker limit", "Sessions now open that a limit of sessions counts."
+)
+LIMIT_WAITING = _gauge(
+    "aegis_limit_waiting", "worker limit", "Clients that wait for a place of such a limit."
+)
+CLIENT_TLS_SECONDS = Metric(
+    "aegis_client_tls_handshake_seconds",
+    "histogram",
+    ("worker", "listener"),
+    "Time that completed handshakes with clients took.",
+    HANDSHAKE_BOUNDS_S,
+)
+CLIENT_TLS_ERRORS = _counter(
+    "aegis_client_tls_errors_total", "worker listener tls", "Failed handshakes with clients."
+)
 
 # --- servers ---------------------------------------------------------------------------------
+SERVER_TLS_SECONDS = Metric(
+    "aegis_server_tls_handshake_seconds",
+    "histogram",
+    ("worker", "backend"),
+    "Time that completed handshakes with servers took.",
+    HANDSHAKE_BOUNDS_S,
+)
+SERVER_TLS_ERRORS = _counter(
+    "aegis_server_tls_errors_total", "worker backend tls", "Failed handshakes with servers."
+)
 CONNECTIONS = _gauge(
     "aegis_connections", "worker backend server", "Connections now open or being opened."
 )

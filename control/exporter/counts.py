@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from aegis import metrics
 from aegis.figures import (
     CONNECT_BOUNDS_S,
+    HANDSHAKE_BOUNDS_S,
     REPLY_BOUNDS_S,
     SESSION_BOUNDS_S,
     TURN_BOUNDS_S,
@@ -17,6 +18,7 @@ from aegis.figures import (
     ListenerFigures,
     PoolFigures,
     ServerFigures,
+    TlsFigures,
 )
 from aegis.lifecycle import CLOSE_REASONS
 from aegis.limits import MAX_WORKERS
@@ -45,6 +47,8 @@ def is_well_formed(figures: Figures) -> bool:
     histograms = [(figures.turn_seconds, TURN_BOUNDS_S)]
     histograms += [(each.session_seconds, SESSION_BOUNDS_S) for each in figures.listeners]
     histograms += [(each.connect_seconds, CONNECT_BOUNDS_S) for each in figures.servers]
+    handshakes = [*figures.client_tls, *figures.server_tls]
+    histograms += [(each.seconds, HANDSHAKE_BOUNDS_S) for each in handshakes]
     for pool in figures.pools:
         histograms.append((pool.reply_seconds, REPLY_BOUNDS_S))
         histograms.append((pool.wait_seconds, WAIT_BOUNDS_S))
@@ -86,6 +90,10 @@ def counters(figures: Figures) -> Counts:
     parts = [_of_listener(worker, listener) for listener in figures.listeners]
     parts += [_of_server(worker, server) for server in figures.servers]
     parts += [_of_pool(worker, pool) for pool in figures.pools]
+    for tls in figures.client_tls:
+        parts.append(_of_tls(worker, tls, metrics.CLIENT_TLS_SECONDS, metrics.CLIENT_TLS_ERRORS))
+    for tls in figures.server_tls:
+        parts.append(_of_tls(worker, tls, metrics.SERVER_TLS_SECONDS, metrics.SERVER_TLS_ERRORS))
     parts.append(
         {
             (metrics.SESSIONS_CUT, (worker,)): (figures.cut,),
@@ -122,6 +130,9 @@ def gauges(figures: Figures) -> Counts:
         labels = (worker, backend.backend)
         parts.append({(metrics.BACKEND_BUSY, labels): (backend.busy,)})
         parts.append({(metrics.BACKEND_WAITING, labels): (backend.waiting,)})
+    for limit in figures.limits:
+        parts.append({(metrics.LIMIT_SESSIONS, (worker, limit.name)): (limit.open,)})
+        parts.append({(metrics.LIMIT_WAITING, (worker, limit.name)): (limit.waiting,)})
     for pool in figures.pools:
         for state, count in pool.pipes.items():
             parts.append({(metrics.PIPES, (worker, pool.backend, pool.protocol, state)): (count,)})
@@ -173,6 +184,13 @@ def _of_server(worker: str, server: ServerFigures) -> Counts:
         counts[metrics.CONNECT_ERRORS, (*labels, error)] = (count,)
     for failure, count in (dict.fromkeys(_USUAL_FAILURES, 0) | server.failures).items():
         counts[metrics.SERVER_FAILURES, (*labels, failure)] = (count,)
+    return counts
+
+
+def _of_tls(worker: str, tls: TlsFigures, seconds: Metric, errors: Metric) -> Counts:
+    counts: Counts = {(seconds, (worker, tls.name)): of_histogram(tls.seconds)}
+    for reason, count in tls.errors.items():
+        counts[errors, (worker, tls.name, reason)] = (count,)
     return counts
 
 

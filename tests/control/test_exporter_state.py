@@ -20,9 +20,11 @@ from aegis.figures import (
     CheckFigures,
     Figures,
     Histogram,
+    LimitFigures,
     ListenerFigures,
     PoolFigures,
     ServerFigures,
+    TlsFigures,
 )
 from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase
 from aegis.limits import FOLD_AFTER_S, HEARTBEAT_S, STALE_S
@@ -48,6 +50,9 @@ def worker_figures(
     figures = Figures(
         slot, pid, phase, [listener], [server], slabs=4, backends=[backend], pools=[pool]
     )
+    figures.limits = [LimitFigures("listener:front", open=1)]
+    figures.client_tls = [TlsFigures("front", errors={"EOF": 1})]
+    figures.server_tls = [TlsFigures("db", errors={"CERTIFICATE_VERIFY_FAILED": 1})]
     figures.turn_seconds.buckets[0] = turns or accepted
     return figures
 
@@ -283,7 +288,7 @@ def test_of_servers_the_controllers_counters_stay_too() -> None:
 
 def broken_messages() -> dict[str, bytes]:
     encode = msgspec.msgpack.encode
-    unfit: list[Figures] = [worker_figures(1) for _ in range(7)]
+    unfit: list[Figures] = [worker_figures(1) for _ in range(8)]
     unfit[0].listeners[0].bytes = [1]
     unfit[1].servers[0].connect_seconds = Histogram([1, 2])
     unfit[2].turn_seconds = Histogram([])
@@ -291,6 +296,7 @@ def broken_messages() -> dict[str, bytes]:
     unfit[4].pools[0].reply_seconds = Histogram([1])
     unfit[5].pools[0].wait_seconds = Histogram([1])
     unfit[6].cpu_seconds = []
+    unfit[7].server_tls[0].seconds = Histogram([1])
     states = one_server()
     states[0].servers[0].figures.seconds = Histogram([1])
     return {
@@ -307,6 +313,7 @@ def broken_messages() -> dict[str, bytes]:
         "other reply buckets": encode(unfit[4]),
         "other wait buckets": encode(unfit[5]),
         "no CPU time": encode(unfit[6]),
+        "other handshake buckets": encode(unfit[7]),
         "other check buckets": encode(Supervision("serving", 1, [], states)),
         "no slot": encode(worker_figures(1, slot=-1)),
         "no possible slot": encode(worker_figures(1, slot=10**6)),
