@@ -43,6 +43,11 @@ class GuardedListener(Listener):
         if not self._elsewhere:
             super().serve()
 
+    def refuse(self) -> None:
+        """Let clients be refused, which is done where they are accepted."""
+        if not self._elsewhere:
+            super().refuse()
+
     def let_in(self, prelude: Prelude) -> None:
         """Begin the session of a client of which nothing more is asked."""
         session = self._make_session(self, prelude.client)

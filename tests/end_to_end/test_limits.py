@@ -11,7 +11,7 @@ from aegis.proxy_protocol import Endpoints, build_v2
 from aegis.session_messages import LimitStatus
 from tests.end_to_end.echo import Echo, works
 from tests.harness import DEADLINE_S, wait_until
-from tests.proxy import FULL, Aegis, Proxies, sockaddr
+from tests.proxy import FULL, Aegis, Proxies, connect, sockaddr
 
 ATTEMPTS = 10_000 if FULL else 400
 WORKERS = pytest.mark.parametrize("workers", [1, 2, 4])
@@ -146,6 +146,28 @@ def test_sessions_of_an_address_in_a_header_are_as_many_as_stated(
     assert len(inside) == echo.accepted == 12
     for client in inside:
         client.close()
+
+
+def test_of_a_unix_socket_one_worker_accepts_also_after_a_drain(
+    proxies: Proxies, echo: Echo
+) -> None:
+    aegis = proxies.new(kind="unix")
+    front = {"proxy_protocol": "required", "trusted": ["unix:"], "max_sessions_per_client": 2}
+    listeners = {"front": {"bind": aegis.address, **front}}
+    aegis.configure(listeners=listeners, backends={"db": {"servers": [echo.address]}}, workers=3)
+    aegis.start()
+    header = build_v2(Endpoints(("192.0.2.1", 1), ("192.0.2.250", 2)))
+    for _ in range(2):
+        clients = [connect(aegis.address) for _ in range(30)]
+        for client in clients:
+            client.sendall(header + b"?")
+        inside = let_in(clients)
+        assert len(inside) == 2
+        for client in inside:
+            client.close()
+        aegis.done("drain")
+        assert aegis.status().listeners[0].sessions == 0
+        aegis.done("start")
 
 
 @WORKERS
