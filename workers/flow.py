@@ -15,6 +15,8 @@ With no spare slab a flow peeks, sends, and then consumes just what the sink too
 MSG_TRUNC throws bytes of a TCP stream away without copying them (tcp(7)); on a unix stream the flag
 does nothing and the bytes land in the hot slab, where nobody looks (unix(7)). Either way the rest
 stays in the kernel's buffer, whose limit holds the source back.
+
+A flow that fills its slab becomes a BulkFlow (workers/bulk.py).
 """
 
 from socket import MSG_PEEK, MSG_TRUNC, socket
@@ -79,7 +81,7 @@ class Flow:
             if count < len(buffer):
                 return
             rounds -= 1
-            if not rounds:
+            if not rounds or (loop.kernel_pipes.spare and session.promote(self)):
                 return
         self._peek()
 
@@ -105,7 +107,10 @@ class Flow:
             session.active_at = session.loop.now
             if self._start < self._end:
                 return
+            full = self._end == len(self._slab.buffer)
             self.drop()
+            if full and session.loop.kernel_pipes.spare:
+                session.promote(self)
         self.state = OPEN
         session.wait()
 

@@ -27,13 +27,14 @@ from aegis.errors import AegisError
 from aegis.figures import BackendFigures, Figures
 from aegis.framers.registry import make_framer
 from aegis.lifecycle import Phase
-from aegis.limits import HEARTBEAT_S, REFUSE_SETTLE_S, STEER_SETTLE_S, TICK_S
+from aegis.limits import BULK_BYTES, HEARTBEAT_S, REFUSE_SETTLE_S, STEER_SETTLE_S, TICK_S
 from aegis.logs import configure_logging
 from aegis.messages import Boot, Desired, Report
 from aegis.runtime import Claim, drop_claim, take_claim
 from workers.backend import Backend
 from workers.bus import Bus
 from workers.drain import Cuts, Parts
+from workers.kernel_pipes import KernelPipes
 from workers.listener import Listener
 from workers.loop import READ, Loop
 from workers.pool import Pool
@@ -61,7 +62,11 @@ class Worker:
         self._boot = boot
         self._digest = worker_digest(conf)
         self.figures = Figures(boot.slot, os.getpid(), "starting", [], [], conf.slabs)
-        self.loop = Loop(Slabs(conf.slabs, conf.slab_bytes, self.figures), self.figures)
+        self.loop = Loop(
+            Slabs(conf.slabs, conf.slab_bytes, self.figures),
+            KernelPipes(conf.kernel_pipes if conf.slab_bytes >= BULK_BYTES else 0, self.figures),
+            self.figures,
+        )
         backends = {b.name: Backend(b, boot.slot, boot.workers) for b in conf.backends}
         self._backends = list(backends.values())
         self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
