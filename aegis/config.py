@@ -118,6 +118,15 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             description="Buffers of each worker, allocated once; with none free, reading waits.",
         ),
     ] = 256
+    kernel_pipes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=limits.MAX_KERNEL_PIPES,
+            description="Pipes of 512 KiB in each worker, through which splice(2) moves what flows "
+            "that carry a lot carry; with none free, and with slabs below 64 KiB, they copy.",
+        ),
+    ] = 16
     metrics: Annotated[Metrics, Meta(description="The exporter.")] = Metrics()
     log: Annotated[Log, Meta(description="Events and sessions.")] = Log()
     dns: Annotated[Dns, Meta(description="How names of servers are looked up.")] = Dns()

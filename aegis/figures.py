@@ -182,6 +182,9 @@ class Figures(msgspec.Struct, tag="figures"):
     """Parked with a flow whose sink is full."""
     slab_shortages: int = 0
     """Reads that found no spare slab and left the bytes in the kernel instead."""
+    kernel_pipes_used: int = 0
+    """Parked with a bulk flow whose sink is full."""
+    spliced_bytes: int = 0
     turn_seconds: Histogram = msgspec.field(
         default_factory=lambda: Histogram([0] * (len(TURN_BOUNDS_S) + 1))
     )

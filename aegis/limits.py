@@ -12,6 +12,9 @@ ACCEPTS_PER_TURN = 64  # a flood of connects must not hold the loop from its ses
 ROUNDS_PER_EVENT = (
     4  # reads in a row from a source that fills its slab each time; then others' turn
 )
+KERNEL_PIPE_BYTES = 1 << 19  # moved at once; twice as much costs others latency (row mix)
+BULK_BYTES = 65_536  # less at a time is copied: splice(2) costs more than it saves
+MAX_KERNEL_PIPES = 1_024
 EVENTS_PER_TURN = 512  # bounds one turn's length; epoll hands out the rest next turn, round robin
 ACCEPT_PAUSE_S = 0.1  # after EMFILE/ENFILE: retry this often, the listener stays readable meanwhile
 TICK_S = 0.1  # granularity of timeouts: none fires early, each at most this much (and a turn) late

@@ -253,6 +253,12 @@ SLABS_USED = _gauge("aegis_slabs_used", "worker", "Buffers held by flows whose s
 SLAB_SHORTAGES = _counter(
     "aegis_slab_shortages_total", "worker", "Reads that found no spare buffer and had to wait."
 )
+KERNEL_PIPES_USED = _gauge(
+    "aegis_kernel_pipes_used", "worker", "Kernel pipes held by bulk flows whose sink is full."
+)
+SPLICED_BYTES = _counter(
+    "aegis_spliced_bytes_total", "worker", "Bytes moved by splice(2), which copies none."
+)
 TURN_SECONDS = Metric(
     "aegis_loop_turn_seconds",
     "histogram",

@@ -9,12 +9,14 @@ from aegis.config_listener import Listener as ListenerConfig
 from aegis.figures import BackendFigures, Figures
 from aegis.framers.registry import make_framer
 from aegis.lifecycle import CloseReason
+from aegis.limits import BULK_BYTES
 from aegis.messages import Boot, listener_limit
 from workers.backend import Backend
 from workers.certificates import Certificates
 from workers.door import Door, Route, has_door
 from workers.frame_limit import LimitedSession
 from workers.guarded import GuardedListener
+from workers.kernel_pipes import KernelPipes
 from workers.listener import Listener, MakeSession
 from workers.loop import Loop
 from workers.pool import Pool
@@ -35,7 +37,8 @@ def make_loop(boot: Boot, figures: Figures) -> Loop:
     conf = boot.config
     slabs = Slabs(conf.slabs, conf.slab_bytes, figures)
     has_tls = any(one.tls for one in conf.listeners) or any(one.tls for one in conf.backends)
-    return TlsLoop(slabs, figures) if has_tls else Loop(slabs, figures)
+    pipes = KernelPipes(conf.kernel_pipes if conf.slab_bytes >= BULK_BYTES else 0, figures)
+    return (TlsLoop if has_tls else Loop)(slabs, pipes, figures)
 
 
 class Assembly:

@@ -15,10 +15,12 @@ With no spare slab a flow peeks, sends, and then consumes just what the sink too
 MSG_TRUNC throws bytes of a TCP stream away without copying them (tcp(7)); on a unix stream the flag
 does nothing and the bytes land in the hot slab, where nobody looks (unix(7)). Either way the rest
 stays in the kernel's buffer, whose limit holds the source back.
+
+A flow that fills its slab becomes a BulkFlow (workers/bulk.py).
 """
 
 from socket import MSG_PEEK, MSG_TRUNC, socket
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from aegis.limits import ROUNDS_PER_EVENT
 
@@ -31,14 +33,6 @@ HELD = 3
 """It may not read at the moment, although its sink would take more (workers/rates.py)."""
 
 
-class Source(Protocol):
-    """What a flow reads from: a socket, or something in front of it."""
-
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
-        """Receive as a socket does."""
-        ...
-
-
 class Flow:
     """A direction; the reader of its source's fd and the writer of its sink's."""
 
@@ -48,7 +42,7 @@ class Flow:
         """`way` is 0 from client to server, 1 back: the index into the listener's byte counts."""
         self.state = OPEN
         self.session = session
-        self.source: Source = source
+        self.source = source
         self.sink = sink
         self.way = way
         self._slab: Slab | None = None  # what is parked: from _start to _end, unset without one
@@ -89,7 +83,7 @@ class Flow:
             if count < len(buffer):
                 return
             rounds -= 1
-            if not rounds:
+            if not rounds or (loop.kernel_pipes.spare and session.promote(self)):
                 return
         self._peek()
 
@@ -115,7 +109,10 @@ class Flow:
             session.active_at = session.loop.now
             if self._start < self._end:
                 return
+            full = self._end == len(self._slab.buffer)
             self.drop()
+            if full and session.loop.kernel_pipes.spare:
+                session.promote(self)
         self.state = OPEN
         session.wait()
 

@@ -19,13 +19,17 @@ import logging
 import select
 import socket
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from aegis.figures import TURN_BOUNDS_S, Figures
 from aegis.limits import EVENTS_PER_TURN, GATHER_TURNS, HALVES_BYTES
 from workers.halves import Halves
+from workers.kernel_pipes import KernelPipes
 from workers.slab import Slabs
 from workers.timers import Wheel
+
+if TYPE_CHECKING:
+    from workers.flow import Flow
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -94,10 +98,10 @@ class Loop:
 
     __slots__ = (
         "_after", "_doomed", "_epoll", "_figures", "_gathered", "_later", "_readers", "_register",
-        "_running", "_writers", "halves", "now", "slabs", "wheel",
+        "_running", "_writers", "halves", "kernel_pipes", "now", "slabs", "wheel",
     )  # fmt: skip
 
-    def __init__(self, slabs: Slabs, figures: Figures) -> None:
+    def __init__(self, slabs: Slabs, kernel_pipes: KernelPipes, figures: Figures) -> None:
         self._epoll = select.epoll()
         self._register = self._epoll.register
         self._readers: list[Reader] = []
@@ -109,6 +113,7 @@ class Loop:
         self._figures = figures
         self._running = True
         self.slabs = slabs
+        self.kernel_pipes = kernel_pipes
         self.halves = Halves(max(HALVES_BYTES, len(slabs.hot.buffer) * (len(slabs.spare) + 1)))
         self.now = monotonic()
         """Instant of this turn."""
@@ -150,6 +155,13 @@ class Loop:
     def is_read_by(self, fd: int, reader: Reader) -> bool:
         """Whether a fd is still this reader's: not closed, and not another's since."""
         return self._readers[fd] is reader
+
+    def exchange(self, before: "Flow", after: "Flow", source: int, sink: int) -> bool:
+        """Let another read the one fd and write the other, if `before` does; returns whether."""
+        if self._readers[source] is not before:
+            return False
+        self._readers[source] = self._writers[sink] = after
+        return True
 
     def remove(self, fd: int) -> None:
         """Deregister a fd that others hold as well, so that closing it would not."""

@@ -10,7 +10,7 @@ of listeners without a rate know nothing of this: they read from their sockets.
 
 from collections.abc import Callable
 from socket import MSG_PEEK, socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
@@ -89,8 +89,9 @@ class RatedSession(PreparedSession):
         for way, source, rate in sources:
             flow = self._up if way == UP else self._down
             if rate and flow is not None:
-                flow.source = meter = Meter(self, way, source.recv_into, rate)
+                meter = Meter(self, way, source.recv_into, rate)
                 self._meters.append(meter)
+                flow.source = cast("socket", meter)  # of which a flow only receives
 
     def hold(self, way: int) -> None:
         """Read a source no further for now."""

@@ -19,13 +19,14 @@ import struct
 
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
+from workers.bulk import BulkFlow
 from workers.dialling import DOWN, UP, Dialling
 from workers.first_word import FirstWord
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
 from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE
 from workers.refusal import vanish
 from workers.target import Server
-from workers.tcp import LOST, keep_alive, unsent
+from workers.tcp import LOST, RawSocket, keep_alive, unsent
 from workers.timers import WATCHED
 
 _RESETS: tuple[CloseReason, ...] = ("client_reset", "server_reset")
@@ -159,6 +160,20 @@ class Session(Dialling):
         self.active_at = self.loop.now
         if self.slot != WATCHED:
             self._rearm(self.active_at + self._limit()[0])
+
+    def promote(self, flow: Flow) -> bool:
+        """Have a flow that carries a lot do so without copying, if it is between plain sockets."""
+        plain = type(flow.source) is RawSocket and type(flow.sink) is RawSocket
+        return plain and self.exchange(flow, BulkFlow(self, flow))
+
+    def exchange(self, before: Flow, after: Flow) -> bool:
+        """Let another flow go on, OPEN, for one that holds nothing; not while a third reads."""
+        done = self.loop.exchange(before, after, before.source.fileno(), before.sink.fileno())
+        if done and before.way == UP:
+            self._up = after
+        elif done:
+            self._down = after
+        return done
 
     def _note(self, error: OSError) -> None:
         if not isinstance(error, ConnectionError) and error.errno not in LOST:

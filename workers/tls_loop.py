@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aegis.figures import Figures
 from aegis.limits import EVENTS_PER_TURN, HANDSHAKES_PER_TURN, TLS_RECORD_BYTES
 from workers.backlog import Backlog
+from workers.kernel_pipes import KernelPipes
 from workers.loop import NOBODY, READ, Loop, Reader, Writer
 from workers.slab import Slab, Slabs, make_slab
 
@@ -26,8 +27,8 @@ class TlsLoop(Loop):
 
     __slots__ = ("_held", "_sockets", "handshakes", "raw")
 
-    def __init__(self, slabs: Slabs, figures: Figures) -> None:
-        super().__init__(slabs, figures)
+    def __init__(self, slabs: Slabs, kernel_pipes: KernelPipes, figures: Figures) -> None:
+        super().__init__(slabs, kernel_pipes, figures)
         self._sockets: dict[int, TlsSocket] = {}
         self._held = Backlog(self, EVENTS_PER_TURN)
         self.handshakes = Backlog(self, HANDSHAKES_PER_TURN)

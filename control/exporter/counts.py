@@ -99,6 +99,7 @@ def counters(figures: Figures) -> Counts:
             (metrics.SESSIONS_CUT, (worker,)): (figures.cut,),
             (metrics.ACCEPT_PAUSES, (worker,)): (figures.accept_pauses,),
             (metrics.SLAB_SHORTAGES, (worker,)): (figures.slab_shortages,),
+            (metrics.SPLICED_BYTES, (worker,)): (figures.spliced_bytes,),
             (metrics.TURN_SECONDS, (worker,)): of_histogram(figures.turn_seconds),
             (metrics.BUS_DROPPED, (worker,)): (figures.bus_drops,),
             (metrics.BUS_ERRORS, (worker,)): (figures.bus_errors,),
@@ -116,6 +117,7 @@ def gauges(figures: Figures) -> Counts:
     parts: list[Counts] = [
         {(metrics.SLABS, (worker,)): (figures.slabs,)},
         {(metrics.SLABS_USED, (worker,)): (figures.slabs_used,)},
+        {(metrics.KERNEL_PIPES_USED, (worker,)): (figures.kernel_pipes_used,)},
         {(metrics.MEMORY, (worker,)): (figures.memory_bytes,)},
     ]
     parts += [

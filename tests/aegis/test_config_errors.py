@@ -18,7 +18,7 @@ LISTENER_KEYS = (
 )
 ROOT_KEYS = (
     "workers, drain_timeout_s, lame_duck_s, close_spread_s, hard_stop_s, max_sessions, user, "
-    "group, slab_bytes, slabs, metrics, log, dns, listener, backend"
+    "group, slab_bytes, slabs, kernel_pipes, metrics, log, dns, listener, backend"
 )
 BACKEND_KEYS = (
     "name, servers, discover, balance, connect_timeout_s, connect_attempts, max_connections, "

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.harness import KINDS, Kind, Peer, Proxy, Rig, Upstream, fill, pump, receive
+from tests.harness import KINDS, Kind, Peer, Proxy, Rig, Upstream, fill, parked, pump, receive
 
 STREAM_BYTES = 64 << 20  # more than any socket buffers on the way hold
 BUFFER = 8192
@@ -42,18 +42,19 @@ def echo_megabyte(proxy: Proxy, upstream: Upstream, rng: random.Random) -> None:
     server.sock.close()
 
 
+@pytest.mark.parametrize("kernel_pipes", [0, 16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_slow_reader_blocks_its_sender_with_one_slab_and_nobody_else(
-    kind: Kind, rig: Rig, rng: random.Random
+def test_a_slow_reader_blocks_its_sender_with_one_buffer_and_nobody_else(
+    kind: Kind, kernel_pipes: int, rig: Rig, rng: random.Random
 ) -> None:
     upstream = rig.upstream(kind)
-    proxy = rig.proxy(upstream.address, kind=kind)
+    proxy = rig.proxy(upstream.address, kind=kind, kernel_pipes=kernel_pipes)
     sender, server, sent = slow_pair(proxy, upstream, rng)
-    assert proxy.figures().slabs_used == 1
+    assert parked(proxy.figures()) == 1
     echo_megabyte(proxy, upstream, rng)
-    assert proxy.figures().slabs_used == 1
+    assert parked(proxy.figures()) == 1
     expect(sent, sender, server, rng)
-    proxy.figures_when(lambda f: f.slabs_used == 0, "the slab is back")
+    proxy.figures_when(lambda f: not parked(f), "the buffer is back")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,7 +64,12 @@ def test_with_all_slabs_taken_others_go_on_and_every_byte_still_arrives(
 ) -> None:
     upstream = rig.upstream(kind, buffer_bytes=BUFFER)
     proxy = rig.proxy(
-        upstream.address, kind=kind, buffer_bytes=BUFFER, slabs=2, slab_bytes=slab_bytes
+        upstream.address,
+        kind=kind,
+        buffer_bytes=BUFFER,
+        slabs=2,
+        slab_bytes=slab_bytes,
+        kernel_pipes=0,
     )
     blocked = [slow_pair(proxy, upstream, rng) for _ in range(3)]
     figures = proxy.figures()
@@ -86,7 +92,7 @@ def test_both_directions_of_a_session_may_be_blocked_at_once(
     slabs: int, rig: Rig, rng: random.Random
 ) -> None:
     upstream = rig.upstream(buffer_bytes=BUFFER)
-    proxy = rig.proxy(upstream.address, buffer_bytes=BUFFER, slabs=slabs)
+    proxy = rig.proxy(upstream.address, buffer_bytes=BUFFER, slabs=slabs, kernel_pipes=0)
     client, server = proxy.pair(upstream, receive_buffer=BUFFER)
     up, down = rng.randbytes(16 << 20), rng.randbytes(16 << 20)
     sent = fill(client, up), fill(server, down)
@@ -101,12 +107,12 @@ def test_both_directions_of_a_session_may_be_blocked_at_once(
     assert ends[0].incoming == down[: sent[1] + 100_000]
 
 
-@pytest.mark.parametrize("slabs", [2, 8])
+@pytest.mark.parametrize(("slabs", "kernel_pipes"), [(2, 0), (8, 0), (8, 16)])
 def test_a_blocked_session_costs_no_cpu_whatever_its_client_does(
-    slabs: int, rig: Rig, rng: random.Random
+    slabs: int, kernel_pipes: int, rig: Rig, rng: random.Random
 ) -> None:
     upstream = rig.upstream(buffer_bytes=BUFFER)
-    proxy = rig.proxy(upstream.address, slabs=slabs)
+    proxy = rig.proxy(upstream.address, slabs=slabs, kernel_pipes=kernel_pipes)
     blocked = [slow_pair(proxy, upstream, rng) for _ in range(2)]
     blocked[0][1].shutdown(socket.SHUT_WR)  # with the next line: both ends, hence a hang-up,
     blocked[0][0].sock.shutdown(socket.SHUT_WR)  # at a client that is not read from

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from aegis.figures import Figures
 from workers.clients import Clients, key_of
+from workers.kernel_pipes import KernelPipes
 from workers.loop import Loop
 from workers.slab import Slabs
 
@@ -18,7 +19,7 @@ class Clock(Loop):
 
     def __init__(self) -> None:
         figures = Figures(0, 1, "serving", [], [], 2)
-        super().__init__(Slabs(2, 64, figures), figures)
+        super().__init__(Slabs(2, 64, figures), KernelPipes(0, figures), figures)
         self.began = self.now
 
     def pass_by(self, seconds: float) -> None:

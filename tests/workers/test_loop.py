@@ -12,6 +12,7 @@ from aegis.config_listener import Listener as ListenerConfig
 from aegis.figures import Figures
 from tests.harness import Rig
 from workers.backend import Backend
+from workers.kernel_pipes import KernelPipes
 from workers.listener import Listener
 from workers.loop import READ, SILENCED, WRITE, Loop
 from workers.slab import Slabs
@@ -39,7 +40,7 @@ class Handler:
 @pytest.fixture
 def loop() -> Loop:
     figures = Figures(0, 1, "serving", [], [], 2)
-    return Loop(Slabs(2, 64, figures), figures)
+    return Loop(Slabs(2, 64, figures), KernelPipes(0, figures), figures)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.harness import Peer, Rig, fill, pump, receive, receive_all, reset, wait_until
+from tests.harness import Peer, Rig, fill, parked, pump, receive, receive_all, reset, wait_until
 
 STREAM_BYTES = 64 << 20  # more than any socket buffers on the way hold
 
@@ -84,7 +84,7 @@ def test_an_early_answer_that_a_slow_client_has_not_taken_yet_is_not_thrown_away
     answer = rng.randbytes(50_000)
     server.sendall(answer)
     proxy.figures_when(
-        lambda f: f.listeners[0].bytes[1] == len(answer) and not f.slabs_used,
+        lambda f: f.listeners[0].bytes[1] == len(answer) and not parked(f),
         "the answer is in the kernel's hands, on its way to the client",
     )
     server.close()  # with an unread byte: the kernel resets
@@ -112,7 +112,7 @@ def test_a_paused_client_that_resets_ends_the_session_at_once(rig: Rig) -> None:
     proxy = rig.proxy(upstream.address)
     client, server = proxy.pair(upstream)
     fill(client, bytes(STREAM_BYTES))
-    assert proxy.figures().slabs_used == 1
+    assert parked(proxy.figures()) == 1
     reset(client)
     proxy.closed_for("client_reset")
     with pytest.raises(ConnectionResetError):
@@ -126,7 +126,7 @@ def test_a_slow_client_gets_what_the_server_sent_before_it_reset_and_then_the_re
     proxy = rig.proxy(upstream.address, buffer_bytes=4096)
     client, server = proxy.pair(upstream, receive_buffer=4096)
     fill(server, bytes(STREAM_BYTES))
-    assert proxy.figures().slabs_used == 1
+    assert parked(proxy.figures()) == 1
     passed = proxy.figures().listeners[0].bytes[1]
     reset(server)
     assert receive(client, passed) == bytes(passed)
@@ -180,4 +180,4 @@ def test_resets_from_both_sides_end_a_blocked_session_at_once(first: str, rig: R
     for sock in (client, server) if first == "client" else (server, client):
         reset(sock)
     figures = proxy.figures_when(lambda f: not f.sessions, "the session has ended")
-    assert figures.slabs_used == 0
+    assert not parked(figures)

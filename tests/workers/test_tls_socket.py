@@ -15,6 +15,7 @@ from aegis.figures import Figures
 from aegis.tls import client_context, server_context
 from tests.certificates import Authority
 from tests.harness import bound_socket, wait_until
+from workers.kernel_pipes import KernelPipes
 from workers.loop import READ, WRITE
 from workers.slab import Slabs
 from workers.timers import UNARMED
@@ -154,7 +155,9 @@ class Scene:
         self.authority = Authority(directory)
         self.pair = self.authority.issue(NAME)
         self.figures = Figures(0, 1, "serving", [], [], 2)
-        self.loop = TlsLoop(Slabs(2, 4096, self.figures), self.figures)
+        self.loop = TlsLoop(
+            Slabs(2, 4096, self.figures), KernelPipes(0, self.figures), self.figures
+        )
 
     def sockets(self, buffer_bytes: int = 0) -> tuple[socket.socket, socket.socket]:
         """Return both ends of a TCP connection over loopback."""
