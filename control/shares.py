@@ -56,7 +56,9 @@ def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
         if hungry and not need.waiting:  # keeps one if there are enough: its next client may come
             shares[pid] = min(need.granted, max(need.busy, min(need.least, fair)))
         elif hungry and need.granted > fair + min(1, left_over):
-            shares[pid] = fair + min(1, left_over)
+            # Sessions do not end because a share is smaller, so what they use is no one else's.
+            used = 0 if need.least else need.busy
+            shares[pid] = min(need.granted, max(fair + min(1, left_over), used))
     first = _see_to_the_ends(limit, fair, needs, staying, shares)
     takers = {pid: staying[pid].waiting for pid in hungry}
     if not hungry:

@@ -119,3 +119,11 @@ def test_the_last_clients_of_a_worker_that_leaves_come_before_its_successors() -
 
 def test_a_limit_that_is_lowered_is_kept_as_soon_as_the_workers_can() -> None:
     assert sum(settle(3, {11: Need(4, 4, 4, 4, 0), 12: Need(4, 4, 4, 4, 0)}).values()) == 3
+
+
+def test_a_hungry_worker_is_not_cut_below_its_sessions() -> None:
+    """Else the place that is free would go to a worker whose sessions are above its share."""
+    needs = {1: Need(3, 3, 3, 3, 1, least=0), 2: Need(1, 1, 0, 0, 0, least=0)}
+    assert divide(4, needs) == {1: 3, 2: 0}
+    needs = {1: Need(3, 3, 3, 3, 1, least=0), 2: Need(0, 0, 0, 0, 0, least=0)}
+    assert divide(4, needs) == {1: 4, 2: 0}
