@@ -5,6 +5,7 @@ and is the only writer; what arrives at the controller or the exporter is a copy
 """
 
 from bisect import bisect_left
+from typing import Literal
 
 import msgspec
 
@@ -36,6 +37,11 @@ class Histogram(msgspec.Struct):
         self.sum_s += seconds
 
 
+def empty(bounds: tuple[float, ...]) -> Histogram:
+    """Return a histogram with these bounds that has observed nothing."""
+    return Histogram([0] * (len(bounds) + 1))
+
+
 class ListenerFigures(msgspec.Struct):
     """One listener in one worker."""
 
@@ -48,9 +54,7 @@ class ListenerFigures(msgspec.Struct):
     closed: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(CLOSE_REASONS, 0))
     accept_errors: dict[str, int] = {}
     """Errno name → count."""
-    session_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(SESSION_BOUNDS_S) + 1))
-    )
+    session_seconds: Histogram = msgspec.field(default_factory=lambda: empty(SESSION_BOUNDS_S))
     """From accept to close."""
 
 
@@ -65,9 +69,10 @@ class ServerFigures(msgspec.Struct):
     """Connections that were established."""
     connect_errors: dict[str, int] = {}
     """Errno name → count; ETIMEDOUT is our own deadline too."""
-    connect_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(CONNECT_BOUNDS_S) + 1))
-    )
+    connect_seconds: Histogram = msgspec.field(default_factory=lambda: empty(CONNECT_BOUNDS_S))
+    first_byte_seconds: Histogram = msgspec.field(default_factory=lambda: empty(REPLY_BOUNDS_S))
+    """Of sessions without pipes: from what the client said last to the server's first byte; where
+    the server speaks first, from the connect."""
 
 
 class BackendFigures(msgspec.Struct):
@@ -82,6 +87,8 @@ class BackendFigures(msgspec.Struct):
     """Clients that wait for a connection."""
     longest_wait_s: float = 0.0
     """Of those that wait now."""
+    wait_seconds: Histogram = msgspec.field(default_factory=lambda: empty(WAIT_BOUNDS_S))
+    """How long those waited who got a connection in the end."""
 
 
 class PoolFigures(msgspec.Struct):
@@ -94,14 +101,14 @@ class PoolFigures(msgspec.Struct):
     opened: int = 0
     requests: int = 0
     """Replies that requests were owed, or that they have got by now."""
-    reply_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(REPLY_BOUNDS_S) + 1))
+    reply_seconds: dict[str, Histogram] = {}
+    """Server → from a request's arrival to the end of its reply; not the wait for a pipe."""
+    in_flight: int = 0
+    """Replies that are owed now."""
+    errors: dict[Literal["client", "server"], dict[str, int]] = msgspec.field(
+        default_factory=lambda: {"client": {}, "server": {}}
     )
-    """From a request's arrival to the end of its reply, waiting for a pipe not included."""
-    wait_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(WAIT_BOUNDS_S) + 1))
-    )
-    """How long those waited who got a pipe in the end."""
+    """Who broke the protocol → the framer's word for how → count."""
     hits: int = 0
     """Times a client found a connection ready."""
     misses: int = 0
@@ -126,9 +133,7 @@ class Figures(msgspec.Struct, tag="figures"):
     """Parked with a flow whose sink is full."""
     slab_shortages: int = 0
     """Reads that found no spare slab and left the bytes in the kernel instead."""
-    turn_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(TURN_BOUNDS_S) + 1))
-    )
+    turn_seconds: Histogram = msgspec.field(default_factory=lambda: empty(TURN_BOUNDS_S))
     longest_turn_s: float = 0.0
     """Since the previous telemetry."""
     accept_pauses: int = 0

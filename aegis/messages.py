@@ -104,6 +104,8 @@ class SeatFigures(msgspec.Struct, frozen=True):
     slot: int
     state: SeatState
     restarts: int
+    epoch: int | None = None
+    """The last that its worker has reported as applied; None when there is no such report."""
 
 
 class Supervision(msgspec.Struct, frozen=True, tag="supervision"):

@@ -41,6 +41,7 @@ from control.exporter_seat import ExporterSeat
 from control.handover import SIGNALS, Handover, become
 from control.process import Process
 from control.requests import Requests
+from control.seat import Seat
 from control.slots import Slots
 from control.sockets import SlotSockets, remove_unix_files
 from control.status import build_status, proxy_phase
@@ -269,7 +270,9 @@ class Controller:
     def _publish(self) -> None:
         bus.send(self._commands, self._wanted.desired(self._epoch))
         seats = self._supervisor.seats + ([self._exporter.seat] if self._exporter else [])
-        figures = [SeatFigures(seat.slot, seat.state, seat.restarts) for seat in seats]
+        figures = [
+            SeatFigures(seat.slot, seat.state, seat.restarts, _applied(seat)) for seat in seats
+        ]
         bus.send(self._telemetry, Supervision(self._phase(), self._epoch, figures))
 
     def _phase(self) -> ProxyPhase:
@@ -385,3 +388,9 @@ class Controller:
         self._upgrades = handover.upgrades
         self._epoch = self._first_epoch = handover.epoch
         self._has_served = True
+
+
+def _applied(seat: Seat) -> int | None:
+    """Return the last of our epochs that the seat's worker has told of."""
+    report = seat.current.report if seat.current is not None else None
+    return report.epoch if report is not None and report.controller == os.getpid() else None

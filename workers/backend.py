@@ -6,11 +6,11 @@ Nothing here does I/O. Counts are this worker's own: least_conn compares what th
 import errno
 import socket
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aegis import config
 from aegis.addresses import Address, parse_address
-from aegis.figures import ServerFigures
+from aegis.figures import CONNECT_BOUNDS_S, BackendFigures, ServerFigures
 from workers.tcp import tune
 
 if TYPE_CHECKING:
@@ -27,6 +27,14 @@ class Server:
         self.bit: Final = 1 << index
         self.figures: Final = ServerFigures(backend, text)
 
+    def count_connect(self, seconds: float) -> None:
+        """Count an established connection, and how long it took by the loop's clock.
+
+        That clock is as good as a turn is long; the histogram's first bound is above that.
+        """
+        self.figures.connects += 1
+        self.figures.connect_seconds.observe(seconds, CONNECT_BOUNDS_S)
+
     def count_error(self, code: int) -> None:
         """Count a failed connect by the name of its errno."""
         errors, name = self.figures.connect_errors, errno.errorcode.get(code, str(code))
@@ -40,10 +48,13 @@ class Claimant(Protocol):
         """There is room for a connection, unless somebody else is quicker."""
         ...
 
+    def queue(self) -> tuple[int, float]:
+        """Return how many clients wait here, and since when the first of them does."""
+        ...
 
-@runtime_checkable
-class Shrinkable(Protocol):
-    """Somebody who may have connections that nobody uses."""
+
+class Shrinkable(Claimant, Protocol):
+    """A claimant who may have connections that nobody uses."""
 
     def shrink(self) -> bool:
         """Close one of them; False when there is none."""
@@ -62,13 +73,14 @@ class Backend:
     """
 
     __slots__ = (
-        "_claimants", "_ended", "_least_conn", "_turn", "config", "drained", "limit", "open",
-        "pool_min", "pools", "servers",
+        "_claimants", "_ended", "_least_conn", "_turn", "config", "drained", "figures", "limit",
+        "open", "pool_min", "pools", "servers",
     )  # fmt: skip
 
     def __init__(self, conf: config.Backend, slot: int, workers: int = 1) -> None:
         """Start the rotation at the worker's slot, so that workers do not move in step."""
         self.config = conf
+        self.figures = BackendFigures(conf.name)
         self.servers = [Server(conf.name, text, i) for i, text in enumerate(conf.servers)]
         self._turn = slot % len(self.servers)
         self._least_conn = conf.balance == "least_conn"
@@ -154,10 +166,11 @@ class Backend:
         """How many wait for room, pools included."""
         return len(self._claimants)
 
-    @property
-    def sessions_waiting(self) -> int:
-        """Sessions without pipes that wait for room; clients of pools wait there."""
-        return sum(1 for claimant in self._claimants if not isinstance(claimant, Shrinkable))
+    def queue(self, now: float) -> tuple[int, float]:
+        """Return how many clients wait for a connection, and since when the first of them does."""
+        sessions = [each for each in self._claimants if each not in self.pools]
+        queues = [each.queue() for each in [*sessions, *self.pools]]
+        return sum(count for count, _ in queues), min((since for _, since in queues), default=now)
 
     def pick(self, tried: int) -> Server | None:
         """Choose a server for a session that has tried those in the bit set; None: all tried."""

@@ -139,6 +139,10 @@ class Loop:
         self._writers[fd] = writer
         self._epoll.modify(fd, mask)
 
+    def read_by(self, fd: int, reader: Reader) -> None:
+        """Let another reader have what comes on a registered fd."""
+        self._readers[fd] = reader
+
     def remove(self, fd: int) -> None:
         """Deregister a fd that others hold as well, so that closing it would not."""
         self._readers[fd] = self._writers[fd] = NOBODY

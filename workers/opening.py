@@ -96,6 +96,10 @@ class Opening:
         """The backend's budget has room again."""
         raise NotImplementedError
 
+    def queue(self) -> tuple[int, float]:
+        """Return how many clients wait here, and since when the first of them does."""
+        raise NotImplementedError
+
     def shrink(self) -> bool:
         """Close a connection that nobody uses, for somebody who needs its place."""
         raise NotImplementedError

@@ -17,12 +17,12 @@ import logging
 import random
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from aegis.figures import WAIT_BOUNDS_S, PoolFigures
+from aegis.figures import REPLY_BOUNDS_S, WAIT_BOUNDS_S, Histogram, PoolFigures, empty
 from aegis.framers.contract import Framer, Setup
 from aegis.limits import GATHER_MAX, GROW_AFTER_S, LOOK_AHEAD, MAX_OPENING, TICK_S
-from workers.backend import Backend
+from workers.backend import Backend, Server
 from workers.loop import Loop
 from workers.opening import Opening
 from workers.overdue import end_overdue
@@ -158,6 +158,15 @@ class Pool(Opening):
         pins = self.figures.pins
         pins[why] = pins.get(why, 0) + 1
 
+    def count_error(self, of: Literal["client", "server"], kind: str) -> None:
+        """Count bytes that break the protocol, by who sent them and the framer's word for it."""
+        errors = self.figures.errors[of]
+        errors[kind] = errors.get(kind, 0) + 1
+
+    def latency_of(self, server: Server) -> Histogram:
+        """Return where it is counted how long the server's replies took."""
+        return self.figures.reply_seconds.setdefault(server.figures.address, empty(REPLY_BOUNDS_S))
+
     # --- what pipes tell -----------------------------------------------------------------------
 
     def ready(self, pipe: Pipe) -> None:
@@ -262,6 +271,7 @@ class Pool(Opening):
 
     def sample(self) -> int:
         """Bring the figures up to date; returns how many pipes nobody uses."""
+        self.figures.in_flight = sum([len(pipe.owed) for pipe in self.pipes])
         self.figures.pipes = self.shelves.sample()
         return self.figures.pipes["idle"]
 
@@ -343,7 +353,7 @@ class Pool(Opening):
             if client.wants_alone:
                 self._hand_over(pipe, client)
             self.waiting.popleft()
-            self.figures.wait_seconds.observe(self.loop.now - client.since, WAIT_BOUNDS_S)
+            self.backend.figures.wait_seconds.observe(self.loop.now - client.since, WAIT_BOUNDS_S)
             if client.note is not None:
                 client.note.dequeued(self.loop.now)
             try:

@@ -10,7 +10,6 @@ Everything that was gathered leaves in one send. What was written is never sent 
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
 from typing import TYPE_CHECKING
 
-from aegis.figures import CONNECT_BOUNDS_S
 from workers.backend import Server
 from workers.loop import WRITE
 
@@ -95,9 +94,7 @@ class ServerEnd:
             if code:
                 self.connect_failed(code)
                 return
-            figures = self.target.figures
-            figures.connects += 1
-            figures.connect_seconds.observe(self.loop.now - self.dialled_at, CONNECT_BOUNDS_S)
+            self.target.count_connect(self.loop.now - self.dialled_at)
             self.connected()
             if self.state == CLOSED:  # a tunnel, perhaps: the fd is another's
                 return

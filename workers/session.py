@@ -20,10 +20,11 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
-from aegis.figures import CONNECT_BOUNDS_S, Figures
+from aegis.figures import WAIT_BOUNDS_S, Figures
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
 from workers.backend import Server
+from workers.first_bytes import FirstBytes
 from workers.flow import BLOCKED, ENDED, OPEN, Flow
 from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE, Loop
 from workers.tcp import LOST, SHORTAGES, unsent
@@ -96,7 +97,13 @@ class Session:
     def room(self) -> None:
         """There is room in the budget."""
         self._queued = False
+        waited_s = self.loop.now - self.queue()[1]
+        self.listener.backend.figures.wait_seconds.observe(waited_s, WAIT_BOUNDS_S)
         self.dial()
+
+    def queue(self) -> tuple[int, float]:
+        """Tell, while this session waits for room, since when it does."""
+        return 1, self._give_up_at - self.listener.backend.config.queue_timeout_s
 
     def dial(self, failure: CloseReason = "connect_failed") -> None:
         """Connect to the next server; with none left to try, close for how the last one failed."""
@@ -145,10 +152,7 @@ class Session:
             self._attempt_failed(code)
             self.dial()
             return
-        figures = self.target.figures
-        figures.connects += 1
-        # The loop's clock, so as good as a turn is long; the histogram's first bound is above that.
-        figures.connect_seconds.observe(self.loop.now - self._dialled_at, CONNECT_BOUNDS_S)
+        self.target.count_connect(self.loop.now - self._dialled_at)
         if self.note is not None:
             self.note.connected(self.loop.now)
         self._relay(self.server)
@@ -158,14 +162,15 @@ class Session:
         if not mask & WRITE:
             self.on_writable(mask)
 
-    def _relay(self, server: socket.socket) -> None:
+    def _relay(self, server: socket.socket) -> tuple[Flow, Flow]:
         self._up = up = Flow(self, self.client, server, UP)
         self._down = down = Flow(self, server, self.client, DOWN)
         self._client_mask = self._server_mask = READ
         self.active_at = self.loop.now
-        self.loop.hand_over(server.fileno(), READ, down, up)
+        self.loop.hand_over(server.fileno(), READ, FirstBytes(self, down), up)
         self.loop.add(self.client.fileno(), READ, up, down)
         self._rearm(self.active_at + self._limit()[0])
+        return up, down
 
     def take_over(
         self, server: socket.socket, target: Server, up: memoryview, down: memoryview
@@ -177,11 +182,10 @@ class Session:
         self.server, self.target = server, target
         self._dialled_at = self._give_up_at = self.loop.now
         self.loop.add(server.fileno(), READ, self, self)
-        self._relay(server)
-        assert self._up is not None
-        assert self._down is not None
-        self._up.preload(up)
-        self._down.preload(down)
+        up_flow, down_flow = self._relay(server)
+        self.loop.read_by(server.fileno(), down_flow)  # what the server said first is long past
+        up_flow.preload(up)
+        down_flow.preload(down)
         self.wait()
 
     def _attempt_failed(self, code: int) -> None:
@@ -348,12 +352,10 @@ class Session:
         if reason == "client_reset" or not unsent(self.client):
             self._abort(reason)
             return
-        assert self._up is not None
-        assert self._down is not None
-        self._up.end()
-        self._down.end()
-        self._silence(UP)
-        self._silence(DOWN)
+        for flow in (self._up, self._down):
+            assert flow is not None
+            flow.end()
+            self._silence(flow.way)
         self._resetting = reason
         patience_s = self.listener.config.client_fin_timeout_s
         self._give_up_at = self.loop.now + (patience_s or float("inf"))

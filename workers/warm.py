@@ -13,7 +13,7 @@ import errno
 import select
 import socket
 
-from aegis.figures import CONNECT_BOUNDS_S, PoolFigures
+from aegis.figures import PoolFigures
 from aegis.limits import MAX_OPENING, TICK_S
 from workers.backend import Backend, Server
 from workers.loop import WRITE, Loop
@@ -54,9 +54,8 @@ class Spare:
         if code:
             self._warm.refused(self, code)
             return
-        loop, figures = self._warm.loop, self.target.figures
-        figures.connects += 1
-        figures.connect_seconds.observe(loop.now - self.since, CONNECT_BOUNDS_S)
+        loop = self._warm.loop
+        self.target.count_connect(loop.now - self.since)
         self.connected = True
         self.since = loop.now
         loop.switch(self.sock.fileno(), WRITE, _ENDS)

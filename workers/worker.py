@@ -24,7 +24,7 @@ import msgspec
 from aegis.config import Listener as ListenerConfig
 from aegis.config import unix_paths, worker_digest
 from aegis.errors import AegisError
-from aegis.figures import BackendFigures, Figures
+from aegis.figures import Figures
 from aegis.framers.registry import make_framer
 from aegis.lifecycle import Phase
 from aegis.limits import HEARTBEAT_S, REFUSE_SETTLE_S, STEER_SETTLE_S, TICK_S
@@ -94,7 +94,7 @@ class Worker:
         ]
         self.figures.listeners = [listener.figures for listener in self._listeners]
         self._pools = list(pools.values())
-        self.figures.backends = [BackendFigures(b.config.name) for b in self._backends]
+        self.figures.backends = [backend.figures for backend in self._backends]
         self.figures.pools = [pool.figures for pool in self._pools]
         self.figures.servers = [s.figures for b in backends.values() for s in b.servers]
         self._controller = self._epoch = 0
@@ -300,15 +300,11 @@ class Worker:
         if self.figures.phase == "serving":
             self._parts.step(now, self._boot.config.close_spread_s)
         limited = [b for b in self._backends if b.config.max_connections]
-        needs = [(b.open > b.limit, bool(self._waiting(b))) for b in limited]
+        needs = [(b.open > b.limit, bool(b.queue(now)[0])) for b in limited]
         if needs != self._needs:
             self._needs = needs
             self._report()  # the controller moves connections by this, others wait for them
         return now + TICK_S
-
-    def _waiting(self, backend: Backend) -> int:
-        pools = [pool for pool in self._pools if pool.backend is backend]
-        return backend.sessions_waiting + sum(pool.queue()[0] for pool in pools)
 
     def _sample(self) -> None:
         """Bring those figures up to date that are states and not counts."""
@@ -316,13 +312,11 @@ class Worker:
         self.figures.cpu_seconds = [spent.user, spent.system]
         resident = os.pread(self._statm, 64, 0).split()[1]  # proc(5)
         self.figures.memory_bytes = int(resident) * _PAGE_BYTES
-        for backend, figures in zip(self._backends, self.figures.backends, strict=True):
-            pools = [pool for pool in self._pools if pool.backend is backend]
-            idle = sum([pool.sample() for pool in pools])
+        for backend in self._backends:
+            figures = backend.figures
+            idle = sum([pool.sample() for pool in self._pools if pool.backend is backend])
             figures.open, figures.busy = backend.open, backend.open - idle
-            queues = [pool.queue() for pool in pools]
-            figures.waiting = backend.sessions_waiting + sum(count for count, _ in queues)
-            since = min((since for _, since in queues), default=self.loop.now)
+            figures.waiting, since = backend.queue(self.loop.now)
             figures.longest_wait_s = self.loop.now - since
 
     def _report(self) -> None:

@@ -89,6 +89,8 @@ def _of_controller(snapshot: Snapshot, now: float) -> Counts:
     for seat in controller.seats:
         for state in get_args(SeatState) if seat.slot >= 0 else ():
             series[metrics.WORKER_STATE, (str(seat.slot), state)] = (state == seat.state,)
+        if seat.epoch is not None:
+            series[metrics.WORKER_EPOCH, (str(seat.slot),)] = (seat.epoch,)
     for phase in get_args(ProxyPhase):
         series[metrics.PHASE, (phase,)] = (phase == controller.phase,)
     series[metrics.EPOCH, ()] = (controller.epoch,)

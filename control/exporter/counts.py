@@ -31,6 +31,7 @@ Counts = dict[Series, tuple[float, ...]]
 # Series that start with an error's first occurrence hide it from rate(); the usual ones start at 0.
 _USUAL_ACCEPT_ERRORS = ("ECONNABORTED", "EMFILE", "ENFILE")
 _USUAL_CONNECT_ERRORS = ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT")
+_KINDS = ("malformed", "too_long")
 _LOSSES = (
     "server_lost", "unexpected", "protocol_error", "reset_failed", "setup_failed", "setup_timeout",
     "reply_timeout", "abandoned", "error",
@@ -43,9 +44,10 @@ def is_well_formed(figures: Figures) -> bool:
     histograms = [(figures.turn_seconds, TURN_BOUNDS_S)]
     histograms += [(each.session_seconds, SESSION_BOUNDS_S) for each in figures.listeners]
     histograms += [(each.connect_seconds, CONNECT_BOUNDS_S) for each in figures.servers]
+    histograms += [(each.first_byte_seconds, REPLY_BOUNDS_S) for each in figures.servers]
+    histograms += [(each.wait_seconds, WAIT_BOUNDS_S) for each in figures.backends]
     for pool in figures.pools:
-        histograms.append((pool.reply_seconds, REPLY_BOUNDS_S))
-        histograms.append((pool.wait_seconds, WAIT_BOUNDS_S))
+        histograms += [(each, REPLY_BOUNDS_S) for each in pool.reply_seconds.values()]
     return (
         0 <= figures.slot < MAX_WORKERS
         and len(figures.cpu_seconds) == 2
@@ -78,6 +80,10 @@ def counters(figures: Figures) -> Counts:
     parts = [_of_listener(worker, listener) for listener in figures.listeners]
     parts += [_of_server(worker, server) for server in figures.servers]
     parts += [_of_pool(worker, pool) for pool in figures.pools]
+    parts += [
+        {(metrics.WAIT_SECONDS, (worker, each.backend)): _of_histogram(each.wait_seconds)}
+        for each in figures.backends
+    ]
     parts.append(
         {
             (metrics.SESSIONS_CUT, (worker,)): (figures.cut,),
@@ -111,12 +117,14 @@ def gauges(figures: Figures) -> Counts:
         for server in figures.servers
     ]
     for backend in figures.backends:
-        labels = (worker, backend.backend)
-        parts.append({(metrics.BACKEND_BUSY, labels): (backend.busy,)})
-        parts.append({(metrics.BACKEND_WAITING, labels): (backend.waiting,)})
+        of_backend = (worker, backend.backend)
+        parts.append({(metrics.BACKEND_BUSY, of_backend): (backend.busy,)})
+        parts.append({(metrics.BACKEND_WAITING, of_backend): (backend.waiting,)})
     for pool in figures.pools:
+        labels = (worker, pool.backend, pool.protocol)
+        parts.append({(metrics.IN_FLIGHT, labels): (pool.in_flight,)})
         for state, count in pool.pipes.items():
-            parts.append({(metrics.PIPES, (worker, pool.backend, pool.protocol, state)): (count,)})
+            parts.append({(metrics.PIPES, (*labels, state)): (count,)})
     return total_of(parts)
 
 
@@ -127,9 +135,13 @@ def _of_pool(worker: str, pool: PoolFigures) -> Counts:
         (metrics.REQUESTS, labels): (pool.requests,),
         (metrics.POOL_HITS, labels): (pool.hits,),
         (metrics.POOL_MISSES, labels): (pool.misses,),
-        (metrics.REPLY_SECONDS, labels): _of_histogram(pool.reply_seconds),
-        (metrics.WAIT_SECONDS, labels): _of_histogram(pool.wait_seconds),
     }
+    for server, histogram in pool.reply_seconds.items():
+        of_server = (worker, pool.backend, server, pool.protocol)
+        counts[metrics.REPLY_SECONDS, of_server] = _of_histogram(histogram)
+    for sender, kinds in pool.errors.items():
+        for kind, count in (dict.fromkeys(_KINDS, 0) | kinds).items():
+            counts[metrics.FRAMER_ERRORS, (*labels, sender, kind)] = (count,)
     for why, count in (dict.fromkeys(_LOSSES, 0) | pool.losses).items():
         counts[metrics.PIPES_LOST, (*labels, why)] = (count,)
     for why, count in pool.pins.items():
@@ -160,6 +172,7 @@ def _of_server(worker: str, server: ServerFigures) -> Counts:
     counts: Counts = {
         (metrics.CONNECTS, labels): (server.connects,),
         (metrics.CONNECT_SECONDS, labels): _of_histogram(server.connect_seconds),
+        (metrics.FIRST_BYTE_SECONDS, labels): _of_histogram(server.first_byte_seconds),
     }
     for error, count in errors.items():
         counts[metrics.CONNECT_ERRORS, (*labels, error)] = (count,)

@@ -9,6 +9,7 @@ from collections import deque
 from importlib.metadata import version
 
 from aegis import metrics
+from aegis.figures import REPLY_BOUNDS_S
 from aegis.limits import CONNECT_WINDOW_S, QUANTILE_WINDOW_S
 from aegis.messages import SeatFigures
 from aegis.metrics import Metric
@@ -81,11 +82,13 @@ class Observer:
     def _quantiles(self, metric: Metric, window: deque[Table], **labels: str) -> Quantiles:
         buckets = add_buckets(table.buckets(metric, **labels) for table in window)
         name = metric.name.removeprefix("aegis_").removesuffix("_seconds")
-        return Quantiles(
-            name,
-            sum(buckets) / len(window),
-            *(quantile(metric.bounds, buckets, q) for q in (0.5, 0.99, 0.999)),
-        )
+        return _read_off(name, metric.bounds, buckets, len(window))
+
+    def _answers(self, **labels: str) -> Quantiles:
+        """Return how long a server's answers took, on pipes or not."""
+        both = (metrics.REPLY_SECONDS, metrics.FIRST_BYTE_SECONDS)
+        parts = [table.buckets(each, **labels) for table in self._recent for each in both]
+        return _read_off("answer", REPLY_BOUNDS_S, add_buckets(parts), len(self._recent))
 
     def _backends(
         self, fresh: list[Heard], per_s: Table, have: Table, counted: Table, wall: float
@@ -134,22 +137,41 @@ class Observer:
             connects_per_s=connects,
             errors_per_s=sum(errors.values()),
             connect=self._quantiles(metrics.CONNECT_SECONDS, self._connects, **labels),
+            answer=self._answers(**labels),
         )
+
+
+def _read_off(
+    name: str, bounds: tuple[float, ...], buckets: tuple[float, ...], seconds: int
+) -> Quantiles:
+    return Quantiles(
+        name, sum(buckets) / seconds, *(quantile(bounds, buckets, q) for q in (0.5, 0.99, 0.999))
+    )
 
 
 def _pool(backend: str, protocol: str, per_s: Table, have: Table, counted: Table) -> Pool:
     labels = {"backend": backend, "protocol": protocol}
     pins = counted.by(metrics.PINS, "pin", **labels)
     losses = counted.by(metrics.PIPES_LOST, "loss", **labels)
+    errors = {
+        f"{sender} {kind}": round(count)
+        for sender in ("client", "server")
+        for kind, count in counted.by(
+            metrics.FRAMER_ERRORS, "kind", **labels, **{"from": sender}
+        ).items()
+        if count
+    }
     return Pool(
         protocol=protocol,
         pipes={k: round(v) for k, v in have.by(metrics.PIPES, "pipe", **labels).items()},
         opened_per_s=per_s.sum(metrics.PIPES_OPENED, **labels),
         requests_per_s=_requests(per_s, **labels),
+        in_flight=round(have.sum(metrics.IN_FLIGHT, **labels)),
         pins={reason: round(count) for reason, count in pins.items()},
         pins_per_s=per_s.sum(metrics.PINS, **labels),
         losses={reason: round(count) for reason, count in losses.items()},
         losses_per_s=per_s.sum(metrics.PIPES_LOST, **labels),
+        errors=errors,
     )
 
 
@@ -195,6 +217,7 @@ def _lanes(
                 state=seat.state if seat is not None else None,
                 retired=newest[figures.slot] != figures.pid,
                 restarts=seat.restarts if seat is not None else 0,
+                epoch=seat.epoch if seat is not None else None,
                 heard_s=now - heard.at,
                 load=per_s.sum(metrics.CPU_SECONDS),
                 lag_s=figures.longest_turn_s,
@@ -220,6 +243,7 @@ def _empty(seat: SeatFigures) -> Lane:
         state=seat.state,
         retired=False,
         restarts=seat.restarts,
+        epoch=seat.epoch,
         heard_s=0.0,
         load=0.0,
         lag_s=0.0,

@@ -16,12 +16,14 @@ from aegis import metrics
 from aegis.addresses import parse_address
 from aegis.config import Metrics
 from aegis.figures import (
+    REPLY_BOUNDS_S,
     BackendFigures,
     Figures,
     Histogram,
     ListenerFigures,
     PoolFigures,
     ServerFigures,
+    empty,
 )
 from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase
 from aegis.limits import FOLD_AFTER_S, HEARTBEAT_S, STALE_S
@@ -42,7 +44,13 @@ def worker_figures(
     server = ServerFigures("db", SERVER, connections=1, connects=accepted)
     backend = BackendFigures("db", open=1, busy=1)
     pool = PoolFigures(
-        "db", "resp", {"idle": 1}, opened=1, pins={"multi": 1}, losses={"server_lost": 1}
+        "db",
+        "resp",
+        {"idle": 1},
+        opened=1,
+        reply_seconds={SERVER: empty(REPLY_BOUNDS_S)},
+        pins={"multi": 1},
+        losses={"server_lost": 1},
     )
     figures = Figures(
         slot, pid, phase, [listener], [server], slabs=4, backends=[backend], pools=[pool]
@@ -227,7 +235,7 @@ def test_what_has_not_happened_yet_is_exported_as_zero() -> None:
 def test_the_controllers_gauges_go_with_it_and_its_counters_stay() -> None:
     clock = Clock()
     seats = [
-        SeatFigures(0, "running", 2),
+        SeatFigures(0, "running", 2, epoch=6),
         SeatFigures(1, "flapping", 9),
         SeatFigures(-1, "running", 1),
     ]
@@ -236,11 +244,14 @@ def test_the_controllers_gauges_go_with_it_and_its_counters_stay() -> None:
     assert series[metrics.PHASE, ("starting",)] == (1,)
     assert series[metrics.PHASE, ("serving",)] == (0,)
     assert series[metrics.EPOCH, ()] == (7,)
+    assert series[metrics.WORKER_EPOCH, ("0",)] == (6,)
+    assert (metrics.WORKER_EPOCH, ("1",)) not in series, "nothing is reported of it"
     assert series[metrics.WORKER_STATE, ("1", "flapping")] == (1,)
     assert series[metrics.WORKER_STATE, ("1", "running")] == (0,)
     assert series[metrics.WORKER_PHASE, ("1", "serving")] == (0,)
     clock.wait(STALE_S + 0.1)
-    assert names_of(clock.series) & {"aegis_phase", "aegis_epoch", "aegis_worker_state"} == set()
+    of_controller = {"aegis_phase", "aegis_epoch", "aegis_worker_epoch", "aegis_worker_state"}
+    assert names_of(clock.series) & of_controller == set()
     assert clock.series[metrics.WORKER_RESTARTS, ("1",)] == (9,)
     assert clock.series[metrics.EXPORTER_RESTARTS, ()] == (1,)
 
@@ -262,14 +273,15 @@ def test_a_slot_that_the_controller_no_longer_has_is_not_mourned() -> None:
 
 def broken_messages() -> dict[str, bytes]:
     encode = msgspec.msgpack.encode
-    unfit: list[Figures] = [worker_figures(1) for _ in range(7)]
+    unfit: list[Figures] = [worker_figures(1) for _ in range(8)]
     unfit[0].listeners[0].bytes = [1]
     unfit[1].servers[0].connect_seconds = Histogram([1, 2])
     unfit[2].turn_seconds = Histogram([])
     unfit[3].listeners[0].session_seconds = Histogram([1])
-    unfit[4].pools[0].reply_seconds = Histogram([1])
-    unfit[5].pools[0].wait_seconds = Histogram([1])
+    unfit[4].pools[0].reply_seconds[SERVER] = Histogram([1])
+    unfit[5].backends[0].wait_seconds = Histogram([1])
     unfit[6].cpu_seconds = []
+    unfit[7].servers[0].first_byte_seconds = Histogram([1, 2])
     return {
         "no msgpack": b"\xc1",
         "empty": b"",
@@ -284,6 +296,8 @@ def broken_messages() -> dict[str, bytes]:
         "other reply buckets": encode(unfit[4]),
         "other wait buckets": encode(unfit[5]),
         "no CPU time": encode(unfit[6]),
+        "other first byte buckets": encode(unfit[7]),
+        "a third party": encode(worker_figures(1)).replace(b"\xa6client", b"\xa6nobody"),
         "no slot": encode(worker_figures(1, slot=-1)),
         "no possible slot": encode(worker_figures(1, slot=10**6)),
     }
@@ -308,7 +322,7 @@ def full_snapshot() -> Snapshot:
     )
     clock.hear(worker_figures(1, accepted=5))
     clock.hear(
-        Supervision("serving", 1, [SeatFigures(0, "running", 0), SeatFigures(-1, "running", 0)])
+        Supervision("serving", 1, [SeatFigures(0, "running", 0, 1), SeatFigures(-1, "running", 0)])
     )
     return clock.state.snapshot()
 
