@@ -23,6 +23,7 @@ from aegis.addresses import (
     parse_server_address,
     parse_tcp_address,
 )
+from aegis.config_bus import LOCAL, Bus
 from aegis.config_problems import one_of
 from aegis.framers import BUILT_POOLINGS, POOLINGS
 from aegis.logs import LogFormat
@@ -37,7 +38,17 @@ _NAME_ALLOWED = (
 # In `extra`, `allowed` tells a user what no range or list of words says, and `parse` raises
 # ValueError for a string that is not it.
 Name = Annotated[str, Meta(pattern=_NAME_PATTERN, extra={"allowed": _NAME_ALLOWED})]
-TcpAddress = Annotated[str, Meta(extra={"allowed": TCP_FORMS, "parse": parse_tcp_address})]
+_METRICS_ALLOWED = f'"" (no exporter), {TCP_FORMS}'
+
+
+def _parse_metrics_address(text: str) -> None:
+    if text:
+        parse_tcp_address(text)
+
+
+MetricsAddress = Annotated[
+    str, Meta(extra={"allowed": _METRICS_ALLOWED, "parse": _parse_metrics_address})
+]
 BindAddress = Annotated[str, Meta(extra={"allowed": ADDRESS_FORMS, "parse": parse_address})]
 ServerAddress = Annotated[str, Meta(extra={"allowed": SERVER_FORMS, "parse": parse_server_address})]
 # The schema proposes the built-in protocols; which others are installed it cannot know.
@@ -69,10 +80,14 @@ LogFile = Annotated[str, Meta(extra={"allowed": _LOG_FILE_ALLOWED, "parse": _par
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the exporter answers."""
+    """Where the exporter answers, if there is to be one."""
 
     bind: Annotated[
-        TcpAddress, Meta(description="TCP address of the exporter: `/metrics` and the HUD at `/`.")
+        MetricsAddress,
+        Meta(
+            description="TCP address of the exporter: `/metrics` and the HUD at `/`. "
+            '"" = none, and workers send no telemetry.'
+        ),
     ] = "127.0.0.1:8082"
 
 
@@ -294,6 +309,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = 256
     metrics: Annotated[Metrics, Meta(description="The exporter.")] = Metrics()
     log: Annotated[Log, Meta(description="Events and sessions.")] = Log()
+    bus: Annotated[Bus, Meta(description="Processes on other machines.")] = LOCAL
     listeners: Annotated[
         tuple[Listener, ...], Meta(min_length=1, description="Where clients connect.")
     ] = msgspec.field(name="listener")
@@ -318,7 +334,12 @@ def worker_digest(config: Config) -> str:
     """Return the digest of what a worker goes by: where it differs, workers are replaced."""
     return config_digest(
         msgspec.structs.replace(
-            config, workers="auto", metrics=Metrics(), lame_duck_s=0.0, hard_stop_s=0.0
+            config,
+            workers="auto",
+            metrics=Metrics() if config.metrics.bind else config.metrics,
+            bus=msgspec.structs.replace(config.bus, requests=""),
+            lame_duck_s=0.0,
+            hard_stop_s=0.0,
         )
     )
 

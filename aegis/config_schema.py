@@ -14,6 +14,7 @@ import msgspec
 from msgspec import inspect
 
 from aegis.config import Backend, Config, Listener, Log, Metrics
+from aegis.config_bus import Bus
 from aegis.config_problems import show_value
 from aegis.config_table import allowed
 
@@ -24,6 +25,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "Config": Config,
     "Metrics": Metrics,
     "Log": Log,
+    "Bus": Bus,
     "Listener": Listener,
     "Backend": Backend,
 }

@@ -129,6 +129,10 @@ class Figures(msgspec.Struct, tag="figures"):
     servers: list[ServerFigures]
     slabs: int
     """Preallocated, the loop's hot slab included."""
+    cpu: int = -1
+    """The core it is pinned to."""
+    started: float = 0.0
+    """Instant at which the process began, by which one is told from another with its pid."""
     slabs_used: int = 0
     """Parked with a flow whose sink is full."""
     slab_shortages: int = 0
@@ -141,8 +145,10 @@ class Figures(msgspec.Struct, tag="figures"):
     """Sessions that a drain's deadline ended."""
     bus_drops: int = 0
     """Reports and telemetry that found no room or no peer."""
-    bus_errors: int = 0
-    """Messages that could not be understood."""
+    bus_errors: dict[str, int] = msgspec.field(
+        default_factory=lambda: dict.fromkeys(("malformed", "old", "foreign"), 0)
+    )
+    """Why → commands that were ignored."""
     cpu_seconds: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.0])
     """Spent in [user, system] mode."""
     memory_bytes: int = 0

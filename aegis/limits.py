@@ -55,6 +55,9 @@ FLAPPING_WINDOW_S = 60.0
 MESSAGE_BYTES = 1 << 20  # a larger one is dropped by ZeroMQ itself (ZMQ_MAXMSGSIZE)
 SEND_HWM = 1_000  # messages queued for a peer that does not read; beyond that they are dropped
 REPORTS_HWM = 64  # reports and telemetry queued for a peer that is away or slow; a minute of them
+HANDSHAKE_S = 5.0  # a peer that connects and says nothing is cut; ZeroMQ's own default is 30 s
+BUS_PROBE_S = 2.0  # between two probes of a peer on another machine; two missed, and it is lost
+COMPLAIN_EVERY_S = 60.0  # nonsense on the bus is counted each time and logged so often
 REQUEST_TIMEOUT_S = 5.0  # the controller answers from memory; slower means it is stuck or gone
 
 # --- exporter --------------------------------------------------------------------------------

@@ -52,6 +52,9 @@ class Desired(msgspec.Struct, frozen=True, tag="desired"):
     goal: Goal
     deadline: float
     """Instant at which sessions that still drain are cut; 0 while the goal is `serving`."""
+    since: float = 0.0
+    """Instant at which the controller began; with the epoch it says which of two states is older.
+    0 of a controller that does not tell."""
     shares: dict[int, dict[str, int]] = {}
     """Pid → backend → how many connections the worker may have, where there is a limit."""
     workers: int = 0
@@ -84,7 +87,6 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     controller: int
     """Pid of the controller whose epoch was applied last; 0 before the first."""
     epoch: int
-    cpu: int
     config: str
     """Digest of the configuration the worker was started with."""
     fds: dict[str, int]
@@ -114,6 +116,12 @@ class Supervision(msgspec.Struct, frozen=True, tag="supervision"):
     phase: ProxyPhase
     epoch: int
     seats: list[SeatFigures]
+    since: float = 0.0
+    """Instant at which the controller began."""
+    workers: list[int] = []
+    """Pids of all workers that live, those that are retired included."""
+    ignored: dict[str, dict[str, int]] = {}
+    """Socket of the controller → why → how many messages it has ignored, or peers turned away."""
 
 
 class Reload(msgspec.Struct, frozen=True, tag="reload"):

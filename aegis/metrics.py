@@ -63,6 +63,9 @@ LABELS = {
     "`reset_failed`, `setup_failed`, `setup_timeout`, `reply_timeout`, `abandoned` (all who were "
     "owed a reply had left, and none came) or `error`.",
     "mode": "`user` or `system`.",
+    "socket": "Of the bus: `reports`, `requests`, `telemetry` or `sessions`.",
+    "why": "`malformed`, `old` (of before what is known), `foreign` (of nobody we know) or "
+    "`refused` (a peer that does not speak ZeroMQ or has no known key).",
     "kind": "`malformed`, `too_long`, `http` (on another protocol's listener), `unasked`, or a "
     "word of the protocol's framer: docs/protocols.",
     "pin": "`long_request`, or a word of the protocol's framer: docs/protocols.",
@@ -212,10 +215,12 @@ LONGEST_TURN = _gauge(
     "aegis_loop_longest_turn_seconds", "worker", "Longest turn of the loop in the last second."
 )
 BUS_DROPPED = _counter(
-    "aegis_bus_dropped_total", "worker", "Reports and telemetry that found no room or no peer."
+    "aegis_bus_dropped_total",
+    "worker",
+    "Reports and telemetry that found no room or no peer, or were longer than 1 MiB.",
 )
 BUS_ERRORS = _counter(
-    "aegis_bus_errors_total", "worker", "Commands that the worker could not understand."
+    "aegis_bus_errors_total", "worker why", "Commands that the worker has ignored."
 )
 
 CPU_SECONDS = _counter("aegis_cpu_seconds_total", "worker mode", "CPU time of the worker.")
@@ -249,8 +254,10 @@ WORKER_EPOCH = _gauge(
 EXPORTER_RESTARTS = _counter(
     "aegis_exporter_restarts_total", "", "Deaths of the exporter that were not asked for."
 )
-BAD_MESSAGES = _counter(
-    "aegis_exporter_bad_messages_total", "", "Messages that the exporter could not understand."
+BUS_IGNORED = _counter(
+    "aegis_bus_ignored_total",
+    "socket why",
+    "What controller (reports, requests) and exporter (telemetry, sessions) have ignored.",
 )
 SESSION_LOG_WRITTEN = _counter(
     "aegis_session_log_written_total", "", "Sessions that were written to the session log."

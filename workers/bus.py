@@ -1,4 +1,4 @@
-"""A worker's end of the bus: commands in, reports and telemetry out, never waiting.
+"""A worker's end of the bus: commands in; reports, telemetry and sessions out, never waiting.
 
 The command socket's fd stands in the loop. It is edge-triggered, and readiness does not mean a
 message (zmq_getsockopt(3), ZMQ_FD): each event drains the socket, and the heartbeat drains it again
@@ -14,24 +14,28 @@ import zmq
 
 from aegis import bus
 from aegis.figures import Figures
-from aegis.messages import Desired, Report
+from aegis.messages import Boot, Desired, Report, SocketName
 from aegis.session_records import SessionBatch
 
 _decode = msgspec.msgpack.Decoder(Desired).decode
 
 
 class Bus:
-    """Three sockets and the loop's reader for one of them."""
+    """A worker's sockets and the loop's reader for one of them."""
 
-    def __init__(
-        self, runtime_dir: Path, figures: Figures, on_command: Callable[[Desired], None]
-    ) -> None:
+    def __init__(self, boot: Boot, figures: Figures, on_command: Callable[[Desired], None]) -> None:
+        """Connect; without an exporter there is no telemetry.
+
+        Raises:
+            AegisError: over TCP, the keys cannot be used.
+        """
         self._context = zmq.Context()
-        self._commands = bus.connect(self._context, zmq.SUB, runtime_dir, "commands")
-        self._reports = bus.connect(self._context, zmq.PUSH, runtime_dir, "reports")
-        self._telemetry = bus.connect(self._context, zmq.PUSH, runtime_dir, "telemetry")
-        self._sessions: Any = None
-        self._runtime_dir = runtime_dir
+        self._runtime_dir, self._conf = Path(boot.runtime_dir), boot.config.bus
+        self._commands = self._connect(zmq.SUB, "commands")
+        self._reports = self._connect(zmq.PUSH, "reports")
+        seen = bool(boot.config.metrics.bind)
+        self._telemetry = self._connect(zmq.PUSH, "telemetry") if seen else None
+        self._sessions = self._connect(zmq.PUSH, "sessions") if boot.config.log.sessions else None
         self._figures = figures
         self._on_command = on_command
 
@@ -49,7 +53,7 @@ class Bus:
             try:
                 command = _decode(message)
             except bus.UNREADABLE:
-                self._figures.bus_errors += 1
+                self._figures.bus_errors["malformed"] += 1
                 continue
             self._on_command(command)
 
@@ -59,16 +63,19 @@ class Bus:
 
     def telemetry(self) -> None:
         """Tell the exporter all figures, or count that it could not be told."""
+        if self._telemetry is None:
+            return
         if bus.send(self._telemetry, self._figures):
             self._figures.longest_turn_s = 0.0
         else:
             self._figures.bus_drops += 1
 
     def sessions(self, batch: SessionBatch) -> bool:
-        """Tell the session log; False when there is no room."""
-        if self._sessions is None:
-            self._sessions = bus.connect(self._context, zmq.PUSH, self._runtime_dir, "sessions")
-        return bus.send(self._sessions, batch)
+        """Tell the session log, if there is one; False when there is no room."""
+        return self._sessions is None or bus.send(self._sessions, batch)
+
+    def _connect(self, kind: int, name: SocketName) -> Any:
+        return bus.connect(self._context, kind, self._runtime_dir, name, self._conf)
 
     def fail(self, error: Exception) -> None:
         """Let the worker die: one that cannot apply commands must be replaced."""

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 
@@ -59,12 +60,14 @@ class Worker:
         conf = boot.config
         self._boot = boot
         self._digest = worker_digest(conf)
-        self.figures = Figures(boot.slot, os.getpid(), "starting", [], [], conf.slabs)
+        self.figures = Figures(
+            boot.slot, os.getpid(), "starting", [], [], conf.slabs, boot.cpu, started=monotonic()
+        )
         self.loop = Loop(Slabs(conf.slabs, conf.slab_bytes, self.figures), self.figures)
         backends = {b.name: Backend(b, boot.slot, boot.workers) for b in conf.backends}
         self._backends = list(backends.values())
         self._share(boot.shares)
-        self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
+        self._bus = Bus(boot, self.figures, self._apply)
         self._session_log = (
             SessionLog(conf.log, self.loop, self.figures, self._bus.sessions)
             if conf.log.sessions
@@ -98,6 +101,7 @@ class Worker:
         self.figures.pools = [pool.figures for pool in self._pools]
         self.figures.servers = [s.figures for b in backends.values() for s in b.servers]
         self._controller = self._epoch = 0
+        self._since = 0.0  # when that controller began
         self._deadline = 0.0  # while draining: when what is left is cut
         self._drains_since = 0.0
         self._settle_at: float | None = None  # while draining: when the listeners begin to close
@@ -137,10 +141,24 @@ class Worker:
     # --- commands and signals ------------------------------------------------------------------
 
     def _apply(self, desired: Desired) -> None:
-        """Move towards what is wanted; the same state again changes nothing."""
+        """Move towards what is wanted; the same state again changes nothing, an older one neither.
+
+        What a dead controller had said may still be read after the first words of its successor:
+        each comes over a connection of its own.
+        """
         if (desired.controller, desired.epoch) == (self._controller, self._epoch):
             return
-        self._controller, self._epoch = desired.controller, desired.epoch
+        if desired.since > monotonic():  # one clock for all: it is of no controller of this machine
+            self.figures.bus_errors["foreign"] += 1
+            return
+        if desired.since > 0 and (desired.since, desired.epoch) < (self._since, self._epoch):
+            self.figures.bus_errors["old"] += 1
+            return
+        self._controller, self._epoch, self._since = (
+            desired.controller,
+            desired.epoch,
+            desired.since,
+        )
         self._share(desired.shares.get(os.getpid(), {}))
         deadline = desired.retired.get(os.getpid())
         for backend in self._backends:
@@ -326,7 +344,6 @@ class Worker:
             Report(
                 controller=self._controller,
                 epoch=self._epoch,
-                cpu=self._boot.cpu,
                 config=self._digest,
                 fds=fds,
                 figures=self.figures,

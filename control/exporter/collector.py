@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import accumulate
 from time import monotonic
-from typing import get_args
+from typing import Any, get_args
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -66,7 +66,7 @@ def all_series(snapshot: Snapshot, now: float) -> Counts:
             age = now - snapshot.heard_at[slot]
             series[metrics.TELEMETRY_AGE, (str(slot),)] = (age,)
     series |= _of_controller(snapshot, now)
-    series[metrics.BAD_MESSAGES, ()] = (snapshot.bad_messages,)
+    series |= _ignored(snapshot.ignored)
     series[metrics.SESSION_LOG_WRITTEN, ()] = (snapshot.session_log.written,)
     series[metrics.SESSION_LOG_UNWRITTEN, ()] = (snapshot.session_log.unwritten,)
     series[metrics.BUILD, (version("aegis-proxy"),)] = (1,)
@@ -83,6 +83,7 @@ def _of_controller(snapshot: Snapshot, now: float) -> Counts:
             series[metrics.EXPORTER_RESTARTS, ()] = (seat.restarts,)
         else:
             series[metrics.WORKER_RESTARTS, (str(seat.slot),)] = (seat.restarts,)
+    series |= _ignored(snapshot.supervision.ignored)
     controller = snapshot.controller(now)
     if controller is None:
         return series
@@ -95,6 +96,14 @@ def _of_controller(snapshot: Snapshot, now: float) -> Counts:
         series[metrics.PHASE, (phase,)] = (phase == controller.phase,)
     series[metrics.EPOCH, ()] = (controller.epoch,)
     return series
+
+
+def _ignored(by_socket: Mapping[str, Mapping[Any, int]]) -> Counts:
+    return {
+        (metrics.BUS_IGNORED, (socket, why)): (count,)
+        for socket, counts in by_socket.items()
+        for why, count in counts.items()
+    }
 
 
 def families(series: Counts) -> Iterator[Family]:

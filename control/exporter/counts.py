@@ -91,12 +91,14 @@ def counters(figures: Figures) -> Counts:
             (metrics.SLAB_SHORTAGES, (worker,)): (figures.slab_shortages,),
             (metrics.TURN_SECONDS, (worker,)): _of_histogram(figures.turn_seconds),
             (metrics.BUS_DROPPED, (worker,)): (figures.bus_drops,),
-            (metrics.BUS_ERRORS, (worker,)): (figures.bus_errors,),
             (metrics.CPU_SECONDS, (worker, "user")): (figures.cpu_seconds[0],),
             (metrics.CPU_SECONDS, (worker, "system")): (figures.cpu_seconds[1],),
             (metrics.SESSION_LOG_DROPPED, (worker,)): (figures.session_log_drops,),
         }
     )
+    parts += [
+        {(metrics.BUS_ERRORS, (worker, why)): (count,)} for why, count in figures.bus_errors.items()
+    ]
     return total_of(parts)
 
 

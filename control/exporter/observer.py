@@ -212,7 +212,7 @@ def _lanes(
             Lane(
                 slot=figures.slot,
                 pid=figures.pid,
-                cpu=heard.cpu,
+                cpu=figures.cpu,
                 phase=figures.phase,
                 state=seat.state if seat is not None else None,
                 retired=newest[figures.slot] != figures.pid,

@@ -85,7 +85,7 @@ class Rates:
 
 def _per_second(old: Heard, new: Heard) -> Counts:
     seconds = new.at - old.at
-    if seconds <= 0 or new.figures.turns < old.figures.turns:  # another process got the pid
+    if seconds <= 0 or new.figures.started != old.figures.started:  # another process got the pid
         return {}
     rates: Counts = {}
     for series, numbers in new.counts.items():

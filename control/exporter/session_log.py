@@ -18,9 +18,11 @@ from typing import NamedTuple
 import msgspec
 import zmq
 
-from aegis import bus
+from aegis.bus import UNREADABLE
 from aegis.config import Log
-from aegis.errors import BusError
+from aegis.config_bus import LOCAL, Bus
+from aegis.errors import AegisError, BusError
+from aegis.inbox import Inbox
 from aegis.limits import HEARTBEAT_S
 from aegis.session_records import SessionBatch
 from control.exporter.session_lines import LINES
@@ -41,25 +43,23 @@ class Written(NamedTuple):
 class SessionLog:
     """Writes from `start` to `stop`; `counts` may be read in any thread."""
 
-    def __init__(self, runtime_dir: Path, conf: Log) -> None:
+    def __init__(self, runtime_dir: Path, conf: Log, bus: Bus = LOCAL) -> None:
         """Bind; only for who holds the exporter's claim on the runtime directory.
 
         Raises:
-            BusError: the endpoint cannot be bound.
+            AegisError: the endpoint cannot be bound, or the keys cannot be used.
         """
         self.counts = Written()
         self._path = conf.sessions
         self._line = LINES[conf.sessions_format]
-        self._socket_file = runtime_dir / "sessions.ipc"
-        self._endpoint = bus.endpoint(runtime_dir, "sessions")
         self._file = _NONE
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._reopen = self._stopping = False
         self._failing = False
         self._context = zmq.Context()
         try:
-            self._socket = bus.bind(self._context, zmq.PULL, runtime_dir, "sessions")
-        except BusError:
+            self.inbox = Inbox(self._context, zmq.PULL, runtime_dir, "sessions", bus)
+        except AegisError:
             self._context.destroy(linger=0)
             raise
         self._thread = threading.Thread(target=self._run, name="session log", daemon=True)
@@ -82,19 +82,22 @@ class SessionLog:
             self._context.destroy(linger=0)
             os.close(self._wakeup)
             self._close()
-        self._socket_file.unlink(missing_ok=True)
+        if self.inbox.file is not None:
+            self.inbox.file.unlink(missing_ok=True)
 
     # --- in the thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._wakeup, zmq.POLLIN)
+        for source in (*self.inbox.sources, self._wakeup):
+            poller.register(source, zmq.POLLIN)
         while True:
             poller.poll(int(HEARTBEAT_S * 1000))
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wakeup)
-            self._stay_reachable()
+            if not self._stopping:
+                with contextlib.suppress(BusError):
+                    self.inbox.stay_reachable()
             while (batch := self._receive()) is not None:
                 self._write(batch)
             self._reopen_if_asked()
@@ -102,13 +105,12 @@ class SessionLog:
                 return
 
     def _receive(self) -> SessionBatch | None:
-        try:
-            return _decode(self._socket.recv(zmq.NOBLOCK))
-        except zmq.Again:
-            return None
-        except bus.UNREADABLE as error:
-            log.warning("session log: message not understood: %s", error)
-            return SessionBatch(0, 0.0, [])
+        while (frames := self.inbox.frames()) is not None:
+            try:
+                return _decode(frames[-1])
+            except UNREADABLE as error:
+                self.inbox.ignore("malformed", error)
+        return None
 
     def _write(self, batch: SessionBatch) -> None:
         """Write all lines of a batch, or count that they could not be written."""
@@ -155,9 +157,3 @@ class SessionLog:
     def _close(self) -> None:
         if self._file not in {_NONE, _STDOUT}:
             os.close(self._file)
-
-    def _stay_reachable(self) -> None:
-        """Bind anew when the file is gone: see Receiver."""
-        if not self._socket_file.exists() and not self._stopping:
-            with contextlib.suppress(zmq.ZMQError):
-                self._socket.bind(self._endpoint)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from aegis.config import Backend, Config, Listener, Log, Metrics
+from aegis.config_bus import Bus
 from aegis.config_file import config_from_tables, load_config
 from aegis.config_schema import REFERENCE_FILE, SCHEMA_FILE, reference_text, schema_text
 from aegis.errors import ConfigError
@@ -21,6 +22,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "": Config,
     "metrics": Metrics,
     "log": Log,
+    "bus": Bus,
     "listener": Listener,
     "backend": Backend,
 }
@@ -41,9 +43,8 @@ def first_table(document: dict[str, Any], table: str) -> dict[str, Any]:
 
 
 def section_of(table: str) -> str:
-    heading = {"": "## Top level", "metrics": "## `[metrics]`", "log": "## `[log]`"}.get(
-        table, f"## `[[{table}]]`"
-    )
+    single = {name: f"## `[{name}]`" for name in ("metrics", "log", "bus")} | {"": "## Top level"}
+    heading = single.get(table, f"## `[[{table}]]`")
     return REFERENCE.read_text().partition(heading + "\n")[2].partition("\n## ")[0]
 
 

@@ -16,7 +16,7 @@ LISTENER_KEYS = (
 )
 ROOT_KEYS = (
     "workers, drain_timeout_s, lame_duck_s, close_spread_s, hard_stop_s, user, group, "
-    "slab_bytes, slabs, metrics, log, listener, backend"
+    "slab_bytes, slabs, metrics, log, bus, listener, backend"
 )
 BACKEND = '[[backend]]\nname = "b"\nservers = ["127.0.0.1:1"]\n'
 LISTENER = '[[listener]]\nname = "l"\nbind = "127.0.0.1:2"\nbackend = "b"\n'
@@ -119,7 +119,7 @@ SHAPES = [
     (f"listener = [[]]\n{BACKEND}", "listener[0] = []: a table"),
     (top("metrics = 8082"), "metrics = 8082: a table"),
     (top("metrics = [{}]"), "metrics = [{}]: a table"),
-    (top("metrics.bind = 8082"), f"metrics.bind = 8082: {TCP_FORMS}"),
+    (top("metrics.bind = 8082"), f'metrics.bind = 8082: "" (no exporter), {TCP_FORMS}'),
     (VALID.replace('name = "l"', ""), f"listener[0].name: missing; {NAME}"),
     (VALID.replace('bind = "127.0.0.1:2"', ""), f"listener[0].bind: missing; {ADDRESS_FORMS}"),
     (VALID.replace('backend = "b"', ""), "listener[0].backend: missing; a string"),

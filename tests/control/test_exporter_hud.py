@@ -24,7 +24,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.state = State(self.now, lambda slot, pid: True, lambda slot, pid: slot + 3)
+        self.state = State(self.now)
         self.observer = Observer()
         self.watcher = Watcher()
         self.restarts: dict[int, int] = {0: 0, -1: 0}

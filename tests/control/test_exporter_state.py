@@ -1,6 +1,7 @@
 """What the exporter makes of telemetry: sums over processes, gauges of the living, verdicts."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -25,6 +26,7 @@ from aegis.figures import (
     ServerFigures,
     empty,
 )
+from aegis.inbox import Why
 from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase
 from aegis.limits import FOLD_AFTER_S, HEARTBEAT_S, STALE_S
 from aegis.messages import SeatFigures, Supervision
@@ -37,7 +39,13 @@ SERVER = "127.0.0.1:6379"
 
 
 def worker_figures(
-    pid: int, *, slot: int = 0, phase: Phase = "serving", accepted: int = 0, turns: int = 0
+    pid: int,
+    *,
+    slot: int = 0,
+    phase: Phase = "serving",
+    accepted: int = 0,
+    turns: int = 0,
+    started: float = 0.0,
 ) -> Figures:
     """Return what a worker with one listener and one server would say."""
     listener = ListenerFigures("front", sessions=1, accepted=accepted, bytes=[7, 9])
@@ -53,25 +61,36 @@ def worker_figures(
         losses={"server_lost": 1},
     )
     figures = Figures(
-        slot, pid, phase, [listener], [server], slabs=4, backends=[backend], pools=[pool]
+        slot,
+        pid,
+        phase,
+        [listener],
+        [server],
+        slabs=4,
+        cpu=slot + 3,
+        started=started,
+        backends=[backend],
+        pools=[pool],
     )
     figures.turn_seconds.buckets[0] = turns or accepted
     return figures
 
 
 class Clock:
-    """A state that is told what to hear and when, and who is alive."""
+    """A state that is told what to hear and when, and by a controller who is alive."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.alive: set[int] = set()
-        self.state = State(self.now, lambda slot, pid: pid in self.alive)
+        self.state = State(self.now)
 
-    def hear(self, message: Figures | Supervision) -> None:
-        self.state.receive(msgspec.msgpack.encode(message), self.now)
+    def hear(self, message: Figures | Supervision) -> Why | None:
+        return self.state.receive(msgspec.msgpack.encode(message), self.now)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, *, controlled: bool = True) -> None:
         self.now += seconds
+        if controlled:
+            self.hear(Supervision("serving", 1, [], workers=sorted(self.alive)))
         self.state.fold(self.now)
 
     @property
@@ -113,7 +132,7 @@ def test_a_worker_that_stopped_or_died_leaves_its_counters_and_takes_its_gauges(
     clock = Clock()
     clock.hear(worker_figures(1, phase="stopped", accepted=5))
     clock.hear(worker_figures(2, accepted=3))
-    clock.wait(STALE_S + 0.1)
+    clock.wait(STALE_S + 0.1, controlled=False)
     assert clock.accepted() == 8
     assert (metrics.SESSIONS_ACTIVE, ("0", "front")) not in clock.series
     assert clock.series[metrics.WORKER_PHASE, ("0", "serving")] == (0,)
@@ -147,11 +166,34 @@ def test_a_stopped_process_that_goes_on_after_long_is_not_counted_twice() -> Non
     assert clock.accepted() == 6
 
 
+def test_without_a_controller_that_says_so_nobody_is_taken_for_dead() -> None:
+    clock = Clock()
+    clock.hear(worker_figures(1, accepted=5))
+    clock.wait(FOLD_AFTER_S * 100, controlled=False)
+    clock.hear(worker_figures(1, accepted=6))
+    assert clock.accepted() == 6
+
+
 def test_another_process_with_the_pid_of_a_dead_one_is_counted_beside_it() -> None:
     clock = Clock()
-    clock.hear(worker_figures(1, accepted=5, turns=50))
-    clock.hear(worker_figures(1, accepted=2, turns=3))
+    clock.hear(worker_figures(1, accepted=5, started=1.0))
+    clock.hear(worker_figures(1, accepted=2, started=2.0))
     assert clock.accepted() == 7
+    assert clock.hear(worker_figures(1, accepted=5, started=1.0)) == "old"
+    assert clock.accepted() == 7
+
+
+def test_what_comes_late_or_twice_is_ignored() -> None:
+    clock = Clock()
+    clock.hear(worker_figures(1, accepted=5, turns=50))
+    assert clock.hear(worker_figures(1, accepted=3, turns=30)) == "old"
+    assert clock.accepted() == 5
+    clock.hear(worker_figures(1, accepted=6, phase="stopped", turns=60))
+    assert clock.hear(worker_figures(1, accepted=5, turns=50)) == "old"
+    assert clock.accepted() == 6
+    clock.hear(Supervision("serving", 7, [], since=2.0))
+    assert clock.hear(Supervision("draining", 9, [], since=1.0)) == "old", "a dead controller's"
+    assert clock.series[metrics.EPOCH, ()] == (7,)
 
 
 def test_thousands_of_replacements_take_no_more_memory_than_one() -> None:
@@ -249,7 +291,7 @@ def test_the_controllers_gauges_go_with_it_and_its_counters_stay() -> None:
     assert series[metrics.WORKER_STATE, ("1", "flapping")] == (1,)
     assert series[metrics.WORKER_STATE, ("1", "running")] == (0,)
     assert series[metrics.WORKER_PHASE, ("1", "serving")] == (0,)
-    clock.wait(STALE_S + 0.1)
+    clock.wait(STALE_S + 0.1, controlled=False)
     of_controller = {"aegis_phase", "aegis_epoch", "aegis_worker_epoch", "aegis_worker_state"}
     assert names_of(clock.series) & of_controller == set()
     assert clock.series[metrics.WORKER_RESTARTS, ("1",)] == (9,)
@@ -260,7 +302,7 @@ def test_a_slot_that_the_controller_no_longer_has_is_not_mourned() -> None:
     clock = Clock()
     clock.hear(worker_figures(1, slot=1, phase="stopped", accepted=5))
     clock.hear(worker_figures(2))
-    clock.wait(STALE_S + 0.1)
+    clock.wait(STALE_S + 0.1, controlled=False)
     clock.hear(worker_figures(2))
     assert (metrics.TELEMETRY_AGE, ("1",)) in clock.series
     clock.hear(Supervision("serving", 1, [SeatFigures(0, "running", 0)]))
@@ -296,6 +338,8 @@ def broken_messages() -> dict[str, bytes]:
         "other reply buckets": encode(unfit[4]),
         "other wait buckets": encode(unfit[5]),
         "no CPU time": encode(unfit[6]),
+        "nested without end": b"\x91" * 100_000,
+        "not UTF-8": encode(worker_figures(1)).replace(b"serving", b"\xff" * 7),
         "other first byte buckets": encode(unfit[7]),
         "a third party": encode(worker_figures(1)).replace(b"\xa6client", b"\xa6nobody"),
         "no slot": encode(worker_figures(1, slot=-1)),
@@ -308,8 +352,8 @@ def test_a_message_that_makes_no_sense_is_counted_and_changes_nothing_else(kind:
     clock = Clock()
     clock.hear(worker_figures(1, accepted=5))
     before = clock.series
-    clock.state.receive(broken_messages()[kind], clock.now)
-    assert clock.series == before | {(metrics.BAD_MESSAGES, ()): (1,)}
+    assert clock.state.receive(broken_messages()[kind], clock.now) == "malformed"
+    assert clock.series == before
 
 
 # --- output ----------------------------------------------------------------------------------
@@ -324,7 +368,7 @@ def full_snapshot() -> Snapshot:
     clock.hear(
         Supervision("serving", 1, [SeatFigures(0, "running", 0, 1), SeatFigures(-1, "running", 0)])
     )
-    return clock.state.snapshot()
+    return replace(clock.state.snapshot(), ignored={"telemetry": {"malformed": 2}})
 
 
 def test_every_metric_of_the_catalogue_has_series_with_its_labels() -> None:

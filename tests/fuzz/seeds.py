@@ -77,8 +77,8 @@ def _messages() -> list[msgspec.Struct]:
     figures = Figures(0, 7, "serving", [], [], 256)
     return [
         Boot(0, 0, "/run/aegis", config, "serving", {"http": 3}),
-        Desired(1, 2, "drained", 3.5, {7: {"chronos": 8}}, retired={9: 1.5}),
-        Report(1, 2, 0, "0123456789abcdef", {"http": 3}, figures),
+        Desired(1, 2, "drained", 3.5, 0.5, {7: {"chronos": 8}}, retired={9: 1.5}),
+        Report(1, 2, "0123456789abcdef", {"http": 3}, figures),
         figures,
         Supervision("serving", 2, []),
         StatusRequest(),
