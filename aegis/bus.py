@@ -18,11 +18,10 @@ from typing import Any
 
 import msgspec
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from aegis import curve
 from aegis.config_bus import LOCAL, Bus
-from aegis.errors import BusError
+from aegis.errors import AegisError, BusError
 from aegis.limits import (
     BUS_PROBE_S,
     HANDSHAKE_S,
@@ -59,12 +58,16 @@ def bind(
     sock = _socket(context, kind, where)
     if name == "sessions":
         sock.setsockopt(zmq.RCVHWM, SESSION_LOG_HWM)
-    if _is_tcp(where):
-        curve.serve(sock, Path(conf.keys), name)
     try:
+        if _is_tcp(where):
+            curve.serve(sock, Path(conf.keys), name)
         sock.bind(where)
     except zmq.ZMQError as error:
+        sock.close()
         raise BusError(f"{where.removeprefix('ipc://')}: {error.strerror}") from None
+    except AegisError:
+        sock.close()
+        raise
     return sock
 
 
@@ -82,8 +85,12 @@ def connect(
         sock.subscribe(b"")
     elif kind == zmq.PUSH:  # without a peer it would keep them all, and hand a new one old news
         sock.setsockopt(zmq.SNDHWM, SESSION_LOG_HWM if name == "sessions" else REPORTS_HWM)
-    if _is_tcp(where):
-        curve.call(sock, Path(conf.keys), name)
+    try:
+        if _is_tcp(where):
+            curve.call(sock, Path(conf.keys), name)
+    except AegisError:
+        sock.close()
+        raise
     sock.connect(where)
     return sock
 
@@ -106,6 +113,26 @@ def _socket(context: zmq.Context[Any], kind: int, where: str) -> Any:
         sock.setsockopt(zmq.HEARTBEAT_IVL, int(BUS_PROBE_S * 1000))
         sock.setsockopt(zmq.HEARTBEAT_TIMEOUT, int(2 * BUS_PROBE_S * 1000))
     return sock
+
+
+def watch(context: zmq.Context[Any], sock: Any, events: int) -> Any:
+    """Return a socket that tells of events on another one, until `unwatch`.
+
+    libzmq sends an event from its I/O thread and waits for room (socket_base.cpp, monitor_event): a
+    full or a closed other end would stop all that thread does. So there is always room.
+    """
+    where = f"inproc://events-{id(sock)}"
+    sock.monitor(where, events)
+    watcher = context.socket(zmq.PAIR)
+    watcher.setsockopt(zmq.RCVHWM, 0)
+    watcher.connect(where)
+    return watcher
+
+
+def unwatch(sock: Any, watcher: Any) -> None:
+    """Have no more events told; before either socket is closed."""
+    sock.monitor(None, 0)
+    watcher.close(linger=0)
 
 
 def send(sock: Any, message: msgspec.Struct) -> bool:
@@ -140,14 +167,14 @@ def ask(
     context = zmq.Context()
     try:
         sock = connect(context, zmq.REQ, runtime_dir, "requests", conf)
-        doorbell = sock.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        refusals = watch(context, sock, zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         sock.send_multipart([*until, encode(request)])
         poller = zmq.Poller()
-        for each in (sock, doorbell):
+        for each in (sock, refusals):
             poller.register(each, zmq.POLLIN)
         ready = dict(poller.poll(int(timeout_s * 1000)))
-        if doorbell in ready:
-            recv_monitor_message(doorbell)
+        unwatch(sock, refusals)
+        if refusals in ready:
             raise BusError(f"the controller {whose} does not know the key in {conf.keys}")
         if sock not in ready:
             raise BusError(f"the controller {whose} did not answer within {timeout_s:g} s")

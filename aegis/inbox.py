@@ -17,7 +17,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from aegis import bus, curve
 from aegis.config_bus import LOCAL, Bus
-from aegis.errors import BusError
+from aegis.errors import AegisError, BusError
 from aegis.limits import COMPLAIN_EVERY_S
 from aegis.messages import SocketName
 
@@ -53,8 +53,13 @@ class Inbox:
         self.file = None if remote else Path(self._endpoint.removeprefix("ipc://"))
         """The socket's file, which ZeroMQ leaves behind; over TCP there is none."""
         self._gate = curve.Gate(context, Path(conf.keys)) if remote else None
-        self.socket = bus.bind(context, kind, runtime_dir, name, conf)
-        self._monitor = self.socket.get_monitor_socket(_EVENTS)
+        try:
+            self.socket = bus.bind(context, kind, runtime_dir, name, conf)
+        except AegisError:
+            if self._gate is not None:
+                self._gate.socket.close()
+            raise
+        self._events = bus.watch(context, self.socket, _EVENTS)
         self._greeted = 0  # handshakes that have succeeded
         self._accepted: dict[int, int] = {}  # fd → how many had when it was accepted
         self._complain_at: dict[Why, float] = {}
@@ -63,7 +68,7 @@ class Inbox:
     def sources(self) -> list[Any]:
         """What to poll for input."""
         gate = [self._gate.socket] if self._gate is not None else []
-        return [self.socket, self._monitor, *gate]
+        return [self.socket, self._events, *gate]
 
     def frames(self) -> list[bytes] | None:
         """Return the frames of the next message, None when there is none; never waits."""
@@ -81,6 +86,15 @@ class Inbox:
         if now >= self._complain_at.get(why, 0.0):
             self._complain_at[why] = now + COMPLAIN_EVERY_S
             log.warning("%s: ignored, %s: %s", self.name, why, what)
+
+    def close(self, linger_s: float = 0.0) -> None:
+        """Close it and remove its file, which ZeroMQ leaves; before its context ends."""
+        bus.unwatch(self.socket, self._events)
+        self.socket.close(linger=int(linger_s * 1000))
+        if self._gate is not None:
+            self._gate.socket.close(linger=0)
+        if self.file is not None:
+            self.file.unlink(missing_ok=True)
 
     def stay_reachable(self) -> None:
         """Bind anew when the socket's file is gone: a controller tidies up as it starts and ends.
@@ -101,8 +115,8 @@ class Inbox:
         """Let in who is known, and count who left before it was."""
         if self._gate is not None:
             self._gate.answer()
-        while self._monitor.poll(0):
-            event = recv_monitor_message(self._monitor)
+        while self._events.poll(0):
+            event = recv_monitor_message(self._events)
             kind, fd = event["event"], event["value"]
             if kind == zmq.EVENT_ACCEPTED:
                 self._accepted[fd] = self._greeted

@@ -36,6 +36,7 @@ class ControllerBus:
         self._runtime_dir = runtime_dir
         self._context: zmq.Context[Any] = zmq.Context()
         self._remote_context: zmq.Context[Any] = zmq.Context()
+        self._local: list[Inbox] = []
         self._remote: Inbox | None = None
         self._conf = LOCAL
 
@@ -48,7 +49,9 @@ class ControllerBus:
         directory = self._runtime_dir
         self._commands = bus.bind(self._context, zmq.PUB, directory, "commands")
         self._reports = Inbox(self._context, zmq.PULL, directory, "reports")
+        self._local = [self._reports]
         self._requests = Inbox(self._context, zmq.ROUTER, directory, "requests")
+        self._local.append(self._requests)
         self._conf = conf
         self._telemetry = bus.connect(self._context, zmq.PUSH, directory, "telemetry", conf)
         self._open_remote(conf)
@@ -73,6 +76,9 @@ class ControllerBus:
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close all of it; what is queued has so long to leave. `open` may come again."""
+        for inbox in self._inboxes:
+            inbox.close(linger_s)
+        self._local = []
         self._remote_context.destroy(linger=int(linger_s * 1000))
         self._context.destroy(linger=int(linger_s * 1000))
         self._context, self._remote_context, self._remote = zmq.Context(), zmq.Context(), None
@@ -147,12 +153,13 @@ class ControllerBus:
 
     @property
     def _inboxes(self) -> list[Inbox]:
-        remote = [self._remote] if self._remote is not None else []
-        return [self._reports, self._requests, *remote]
+        return [*self._local, *([self._remote] if self._remote is not None else [])]
 
     def _open_remote(self, conf: Bus) -> None:
         """Be reachable where a configuration says, and nowhere else."""
         before, self._remote = self._remote, None
+        if before is not None:
+            before.close()
         self._remote_context.destroy(linger=0)
         self._remote_context = zmq.Context()
         if conf.requests:

@@ -53,12 +53,11 @@ class Receiver:
         self._ledger.write(snapshot)
 
     def close(self) -> None:
-        """Close the socket and remove its file, which ZeroMQ leaves; with no worker ours too."""
+        """Close the socket; with no worker left, forget what was written down."""
         snapshot = self._state.snapshot()
         if snapshot.processes:
             self._ledger.write(snapshot)
         else:
             self._ledger.remove()
+        self.inbox.close()
         self._context.destroy(linger=0)
-        if self.inbox.file is not None:
-            self.inbox.file.unlink(missing_ok=True)

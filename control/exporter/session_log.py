@@ -79,10 +79,11 @@ class SessionLog:
         os.eventfd_write(self._wakeup, 1)
         self._thread.join(HEARTBEAT_S)
         if not self._thread.is_alive():
+            self.inbox.close()
             self._context.destroy(linger=0)
             os.close(self._wakeup)
             self._close()
-        if self.inbox.file is not None:
+        elif self.inbox.file is not None:
             self.inbox.file.unlink(missing_ok=True)
 
     # --- in the thread -------------------------------------------------------------------------
