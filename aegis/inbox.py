@@ -72,6 +72,8 @@ class Inbox:
 
     def frames(self) -> list[bytes] | None:
         """Return the frames of the next message, None when there is none; never waits."""
+        if self.socket.closed:  # by what was done for the message before
+            return None
         self._attend()
         try:
             frames: list[bytes] = self.socket.recv_multipart(zmq.NOBLOCK)

@@ -22,6 +22,7 @@ from aegis.errors import AegisError
 from aegis.inbox import Inbox
 from aegis.limits import MESSAGE_BYTES
 from aegis.messages import Desired, Refused, Reply, Report, Request, Supervision, Upgrade
+from aegis.outbox import Outbox
 
 _decode_request = msgspec.msgpack.Decoder(Request).decode
 _decode_report = msgspec.msgpack.Decoder(Report).decode
@@ -53,7 +54,7 @@ class ControllerBus:
         self._requests = Inbox(self._context, zmq.ROUTER, directory, "requests")
         self._local.append(self._requests)
         self._conf = conf
-        self._telemetry = bus.connect(self._context, zmq.PUSH, directory, "telemetry", conf)
+        self._telemetry = Outbox(self._context, directory, "telemetry", conf)
         self._open_remote(conf)
 
     def use(self, conf: Bus) -> None:
@@ -64,7 +65,7 @@ class ControllerBus:
         """
         if conf == self._conf:
             return
-        telemetry = bus.connect(self._context, zmq.PUSH, self._runtime_dir, "telemetry", conf)
+        telemetry = Outbox(self._context, self._runtime_dir, "telemetry", conf)
         try:
             self._open_remote(conf)
         except AegisError:
@@ -106,7 +107,7 @@ class ControllerBus:
 
     def tell(self, supervision: Supervision) -> None:
         """Tell the exporter how things are."""
-        bus.send(self._telemetry, supervision)
+        self._telemetry.send(supervision)
 
     def await_report(self, timeout_s: float) -> None:
         """Wait until a worker has reported something, or for so long."""

@@ -149,9 +149,7 @@ class Aegis:
         """Write the configuration: by default listener `front` for backend `db`."""
         listeners = {"front": {"bind": self.address}} if listeners is None else listeners
         backends = backends or {"db": {"servers": list(servers)}}
-        lines = [
-            f"{key} = {json.dumps(value)}" for key, value in (top | {"workers": workers}).items()
-        ]
+        lines = [f"{key} = {_value(value)}" for key, value in (top | {"workers": workers}).items()]
         lines += ["[metrics]", f'bind = "{self.metrics}"', "[log]", *_toml(log or {})]
         for name, table in listeners.items():
             lines += ["[[listener]]", *_toml({"name": name, "backend": "db"} | table)]
@@ -290,7 +288,13 @@ class Aegis:
 
 
 def _toml(table: dict[str, Any]) -> list[str]:
-    return [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    return [f"{key} = {_value(value)}" for key, value in table.items()]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(_toml(value))}}}"
+    return json.dumps(value)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def frame(body: bytes, size: int | None = None) -> bytes:
 def attacks(peer: bytes, rng: random.Random) -> dict[str, bytes]:
     """Return what to say to a socket that expects a peer of that type, by what it is.
 
-    None of it is a message that the socket's owner would get to see.
+    What does not begin as a greeting does may be taken for messages of ZMTP 1.0, which had none.
     """
     open_door = greeting() + ready(peer)
     return {

@@ -7,14 +7,16 @@ as a backstop.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from time import monotonic
 
 import msgspec
 import zmq
 
 from aegis import bus
 from aegis.figures import Figures
-from aegis.messages import Boot, Desired, Report, SocketName
+from aegis.limits import DEAF_AFTER_S
+from aegis.messages import Boot, Desired, Report
+from aegis.outbox import Outbox
 from aegis.session_records import SessionBatch
 
 _decode = msgspec.msgpack.Decoder(Desired).decode
@@ -30,12 +32,16 @@ class Bus:
             AegisError: over TCP, the keys cannot be used.
         """
         self._context = zmq.Context()
-        self._runtime_dir, self._conf = Path(boot.runtime_dir), boot.config.bus
-        self._commands = self._connect(zmq.SUB, "commands")
-        self._reports = self._connect(zmq.PUSH, "reports")
-        seen = bool(boot.config.metrics.bind)
-        self._telemetry = self._connect(zmq.PUSH, "telemetry") if seen else None
-        self._sessions = self._connect(zmq.PUSH, "sessions") if boot.config.log.sessions else None
+        self._runtime_dir = directory = Path(boot.runtime_dir)
+        conf = boot.config
+        self._commands = bus.connect(self._context, zmq.SUB, directory, "commands")
+        self._reports = Outbox(self._context, directory, "reports", renew_after_s=DEAF_AFTER_S)
+        self._telemetry = self._sessions = None
+        if conf.metrics.bind:
+            self._telemetry = Outbox(self._context, directory, "telemetry", conf.bus)
+        if conf.log.sessions:
+            self._sessions = Outbox(self._context, directory, "sessions", conf.bus)
+        self._heard_at = monotonic()
         self._figures = figures
         self._on_command = on_command
 
@@ -50,6 +56,7 @@ class Bus:
                 message = self._commands.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            self._heard_at = monotonic()
             try:
                 command = _decode(message)
             except bus.UNREADABLE:
@@ -57,25 +64,32 @@ class Bus:
                 continue
             self._on_command(command)
 
+    def is_deaf(self) -> bool:
+        """Whether no command has come for long: no controller, or ZeroMQ has given it up."""
+        return monotonic() > self._heard_at + DEAF_AFTER_S
+
+    def listen_anew(self) -> None:
+        """Connect to whoever is the controller now; for who has taken the fd out of its loop."""
+        self._commands.close()
+        self._commands = bus.connect(self._context, zmq.SUB, self._runtime_dir, "commands")
+        self._heard_at = monotonic()
+
     def report(self, report: Report) -> None:
         """Tell the controller, or count that it could not be told."""
-        self._figures.bus_drops += not bus.send(self._reports, report)
+        self._figures.bus_drops += not self._reports.send(report)
 
     def telemetry(self) -> None:
         """Tell the exporter all figures, or count that it could not be told."""
         if self._telemetry is None:
             return
-        if bus.send(self._telemetry, self._figures):
+        if self._telemetry.send(self._figures):
             self._figures.longest_turn_s = 0.0
         else:
             self._figures.bus_drops += 1
 
     def sessions(self, batch: SessionBatch) -> bool:
         """Tell the session log, if there is one; False when there is no room."""
-        return self._sessions is None or bus.send(self._sessions, batch)
-
-    def _connect(self, kind: int, name: SocketName) -> Any:
-        return bus.connect(self._context, kind, self._runtime_dir, name, self._conf)
+        return self._sessions is None or self._sessions.send(batch)
 
     def fail(self, error: Exception) -> None:
         """Let the worker die: one that cannot apply commands must be replaced."""

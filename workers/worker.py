@@ -309,6 +309,10 @@ class Worker:
     def _heartbeat(self, now: float) -> float:
         """Once a second: the backstop for commands, then a report and telemetry."""
         self._bus.on_readable()
+        if self._bus.is_deaf():
+            self.loop.remove(self._bus.fileno())
+            self._bus.listen_anew()
+            self.loop.add(self._bus.fileno(), READ, self._bus)
         self._report()
         self._bus.telemetry()
         return now + HEARTBEAT_S
