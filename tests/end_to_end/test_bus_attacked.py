@@ -113,12 +113,12 @@ def test_messages_that_make_no_sense_are_counted_and_logged_once(
 
 
 def test_reports_of_nobody_we_know_and_of_the_past_are_counted(aegis: Aegis, context: Any) -> None:
-    figures = Figures(0, 999_999_999, "stopped", [], [], 4, turns=1)
+    figures = Figures(0, 999_999_999, "stopped", [], [], 4)
     peer = bus.connect(context, zmq.PUSH, aegis.runtime_dir, "reports")
     bus.send(peer, Report(aegis.controller, 10**6, "0", {}, figures))
     wait_until(lambda: ignored(aegis, "reports", "foreign") == 1, "a stranger's report")
     worker = aegis.pids()[0]
-    old = msgspec.structs.replace(figures, pid=worker, turns=0)
+    old = msgspec.structs.replace(figures, pid=worker)
     bus.send(peer, Report(aegis.controller, 1, "0", {}, old))
     wait_until(lambda: ignored(aegis, "reports", "old") == 1, "a report of the past")
     assert aegis.pids()[0] == worker, "it has not stopped because somebody says so"
