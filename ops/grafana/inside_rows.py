@@ -283,14 +283,19 @@ ITSELF = Row(
             8,
         ),
         Panel(
-            "Reports dropped",
-            "Messages that found no room or no peer, and commands not understood.",
+            "Reports dropped, messages ignored",
+            "Found no room or no peer; made no sense, came late, or from nobody we know.",
             [
                 Query(
                     rate("aegis_bus_dropped_total", "instance, worker"), "worker {{worker}} dropped"
                 ),
                 Query(
-                    rate("aegis_bus_errors_total", "instance, worker"), "worker {{worker}} errors"
+                    rate("aegis_bus_errors_total", "instance, worker, why"),
+                    "worker {{worker}} ignored: {{why}}",
+                ),
+                Query(
+                    rate("aegis_bus_ignored_total", "instance, socket, why"),
+                    "{{socket}} ignored: {{why}}",
                 ),
             ],
             "ops",
