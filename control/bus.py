@@ -19,7 +19,7 @@ import zmq
 from aegis import bus
 from aegis.config_bus import LOCAL, Bus
 from aegis.errors import AegisError
-from aegis.inbox import Inbox
+from aegis.inbox import WHYS, Inbox, Why
 from aegis.limits import MESSAGE_BYTES
 from aegis.messages import Desired, Refused, Reply, Report, Request, Supervision, Upgrade
 from aegis.outbox import Outbox
@@ -30,7 +30,7 @@ _decode_instant = msgspec.msgpack.Decoder(float).decode
 
 
 class ControllerBus:
-    """Nothing in it waits for anyone but `wait`."""
+    """Nothing in it waits for anyone but `wait` and `await_report`, after which the rest reads."""
 
     def __init__(self, runtime_dir: Path) -> None:
         """Be closed: `open` comes first."""
@@ -39,7 +39,10 @@ class ControllerBus:
         self._remote_context: zmq.Context[Any] = zmq.Context()
         self._local: list[Inbox] = []
         self._remote: Inbox | None = None
+        self._turned_away: dict[Why, int] = dict.fromkeys(WHYS, 0)  # by any remote one there was
         self._conf = LOCAL
+        self._poller = zmq.Poller()
+        self._due: set[Inbox] = set()  # who had input when it was looked at last
 
     def open(self, conf: Bus) -> None:
         """Bind and connect all of it.
@@ -86,10 +89,10 @@ class ControllerBus:
 
     def wait(self, fd: int, timeout_s: float) -> bool:
         """Wait for input, here or on a fd, but not longer; returns whether the fd has some."""
-        poller = zmq.Poller()
-        for source in (fd, *(source for inbox in self._inboxes for source in inbox.sources)):
-            poller.register(source, zmq.POLLIN)
-        return fd in dict(poller.poll(int(timeout_s * 1000)))
+        self._poller.register(fd, zmq.POLLIN)
+        ready = dict(self._poller.poll(int(timeout_s * 1000)))
+        self._due = {each for each in self._inboxes if not ready.keys().isdisjoint(each.sources)}
+        return fd in ready
 
     @property
     def ignored(self) -> dict[str, dict[str, int]]:
@@ -111,11 +114,11 @@ class ControllerBus:
 
     def await_report(self, timeout_s: float) -> None:
         """Wait until a worker has reported something, or for so long."""
-        self._reports.socket.poll(timeout_s * 1000)
+        self._due = {self._reports} if self._reports.socket.poll(timeout_s * 1000) else set()
 
     def reports(self) -> Iterator[Report]:
         """Yield the reports that have come."""
-        while (frames := self._reports.frames()) is not None:
+        while self._reports in self._due and (frames := self._reports.frames()) is not None:
             try:
                 yield _decode_report(frames[-1])
             except bus.UNREADABLE as error:
@@ -127,7 +130,7 @@ class ControllerBus:
 
     def answer(self, respond: Callable[[Request], Reply]) -> None:
         """Answer the requests that have come."""
-        for inbox in self._inboxes[1:]:
+        for inbox in self._due - {self._reports}:
             while (frames := inbox.frames()) is not None:
                 reply = bus.encode(self._reply(inbox, frames, respond))
                 if len(reply) > MESSAGE_BYTES:
@@ -166,5 +169,7 @@ class ControllerBus:
         if conf.requests:
             directory = self._runtime_dir
             self._remote = Inbox(self._remote_context, zmq.ROUTER, directory, "requests", conf)
-            if before is not None:
-                self._remote.ignored = before.ignored
+            self._remote.ignored = self._turned_away
+        self._poller = zmq.Poller()
+        for source in (source for inbox in self._inboxes for source in inbox.sources):
+            self._poller.register(source, zmq.POLLIN)
