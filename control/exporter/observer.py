@@ -1,36 +1,37 @@
 """From snapshots to pictures, one a second: what is now, and how fast things happen.
 
     Snapshot ─▶ Rates (per process) ─▶ Table (whole proxy) ─▶ Picture
+                  └─▶ Lately: quantiles of the last seconds ──┘
 
 Used by one thread; remembers of the past only what rates and quantiles need.
 """
 
-from collections import deque
 from importlib.metadata import version
 
 from aegis import metrics
-from aegis.figures import REPLY_BOUNDS_S
 from aegis.limits import CONNECT_WINDOW_S, QUANTILE_WINDOW_S
 from aegis.messages import SeatFigures
-from aegis.metrics import Metric
 from control.exporter.counts import gauges, total_of
 from control.exporter.findings import Board
+from control.exporter.lately import Lately
 from control.exporter.picture import (
     Backend,
     Lane,
     Picture,
     Pool,
-    Quantiles,
     Server,
     Traffic,
 )
-from control.exporter.rates import HISTOGRAMS, Rates, Table, add_buckets, quantile, whole
+from control.exporter.rates import HISTOGRAMS, Rates, Table, whole
 from control.exporter.readiness import why_not_ready, why_unhealthy
 from control.exporter.servers import ServerHealth
 from control.exporter.state import Heard, Snapshot
 
 LATENCIES = tuple(sorted(HISTOGRAMS, key=lambda metric: metric is not metrics.REPLY_SECONDS))
 """Replies first, then in the catalogue's order."""
+
+_ANSWERS = (metrics.REPLY_SECONDS, metrics.FIRST_BYTE_SECONDS)
+"""How long a server took, on pipes and without."""
 
 _PLAIN_ENDS = {"client_eof", "server_eof"}
 
@@ -40,8 +41,7 @@ class Observer:
 
     def __init__(self) -> None:
         self._rates = Rates()
-        self._recent: deque[Table] = deque(maxlen=QUANTILE_WINDOW_S)
-        self._connects: deque[Table] = deque(maxlen=CONNECT_WINDOW_S)
+        self._lately = Lately()
         self._health: dict[tuple[str, str], ServerHealth] = {}
         self._board = Board()
         self._version = version("aegis-proxy")
@@ -51,8 +51,7 @@ class Observer:
         fresh = snapshot.fresh(now)
         rates = self._rates.advance(fresh, now)
         per_s = whole(rates)
-        self._recent.append(per_s)
-        self._connects.append(per_s)
+        self._lately.push(self._rates.observed)
         have = Table(total_of(gauges(heard.figures) for heard in fresh))
         counted = Table(total_of(heard.counts for heard in snapshot.processes))
         controller = snapshot.controller(now)
@@ -66,7 +65,7 @@ class Observer:
             not_ready=why_not_ready(snapshot, now),
             findings=[],
             total=_traffic("", per_s, have),
-            latency=[self._quantiles(metric, self._recent) for metric in LATENCIES],
+            latency=[self._lately.quantiles(metric) for metric in LATENCIES],
             workers=_lanes(
                 snapshot, fresh, {key: Table(counts) for key, counts in rates.items()}, now
             ),
@@ -78,17 +77,6 @@ class Observer:
         )
         picture.findings = self._board.post(picture)
         return picture
-
-    def _quantiles(self, metric: Metric, window: deque[Table], **labels: str) -> Quantiles:
-        buckets = add_buckets(table.buckets(metric, **labels) for table in window)
-        name = metric.name.removeprefix("aegis_").removesuffix("_seconds")
-        return _read_off(name, metric.bounds, buckets, len(window))
-
-    def _answers(self, **labels: str) -> Quantiles:
-        """Return how long a server's answers took, on pipes or not."""
-        both = (metrics.REPLY_SECONDS, metrics.FIRST_BYTE_SECONDS)
-        parts = [table.buckets(each, **labels) for table in self._recent for each in both]
-        return _read_off("answer", REPLY_BOUNDS_S, add_buckets(parts), len(self._recent))
 
     def _backends(
         self, fresh: list[Heard], per_s: Table, have: Table, counted: Table, wall: float
@@ -136,17 +124,9 @@ class Observer:
             connections=connections,
             connects_per_s=connects,
             errors_per_s=sum(errors.values()),
-            connect=self._quantiles(metrics.CONNECT_SECONDS, self._connects, **labels),
-            answer=self._answers(**labels),
+            connect=self._lately.quantiles(metrics.CONNECT_SECONDS, CONNECT_WINDOW_S, **labels),
+            answer=self._lately.of_both("answer", _ANSWERS, QUANTILE_WINDOW_S, **labels),
         )
-
-
-def _read_off(
-    name: str, bounds: tuple[float, ...], buckets: tuple[float, ...], seconds: int
-) -> Quantiles:
-    return Quantiles(
-        name, sum(buckets) / seconds, *(quantile(bounds, buckets, q) for q in (0.5, 0.99, 0.999))
-    )
 
 
 def _pool(backend: str, protocol: str, per_s: Table, have: Table, counted: Table) -> Pool:
