@@ -7,7 +7,7 @@ JOBS ?= 2
 SECONDS ?= 600
 MINUTES ?= 10
 
-.PHONY: help install run test check format bench conformance soak chaos sessions fuzz replacements clean
+.PHONY: help install run test check format bench conformance soak chaos sessions fuzz replacements failover clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -51,6 +51,9 @@ sessions: $(STAMP)  ## a million short sessions through one worker: memory and f
 fuzz: $(STAMP)  ## MINUTES=10 of any bytes for each parser in turn; build/fuzz keeps what it finds
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev,fuzz]'
 	$(BIN)/python -m tests.fuzz.run $(MINUTES)
+
+failover: $(STAMP)  ## what clients notice when servers die, hang, come and go, beside HAProxy and Envoy
+	$(BIN)/python -m ops.bench.failover $(if $(ROUNDS),--rounds $(ROUNDS))
 
 replacements: $(STAMP)  ## reloads, upgrades, kills and scalings under load, HAProxy's reload beside
 	$(BIN)/python -m ops.bench.replacements

@@ -17,6 +17,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 TCP_FORMS = '"IPv4:port", "[IPv6]:port", "*:port" or "localhost:port"'
 ADDRESS_FORMS = '"IPv4:port", "[IPv6]:port", "*:port", "localhost:port" or "unix:/absolute/path"'
+RESOLVER_FORMS = '"IPv4:port" or "[IPv6]:port"'
 SERVER_FORMS = '"IPv4:port", "[IPv6]:port", "localhost:port" or "unix:/absolute/path"'
 MAX_UNIX_PATH_BYTES = 107
 
@@ -109,6 +110,18 @@ def parse_server_address(text: str) -> Address:
     address = parse_address(text)
     if address.is_wildcard:
         raise ValueError("a server is one address; a wildcard is only for listening")
+    return address
+
+
+def parse_resolver_address(text: str) -> Address:
+    """Parse the address of a name server, which is asked over UDP and TCP.
+
+    Raises:
+        ValueError: with a sentence that says what is allowed instead.
+    """
+    address = parse_server_address(text)
+    if address.is_unix:
+        raise ValueError("a name server is an IP address and a port, not a unix socket")
     return address
 
 

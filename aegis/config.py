@@ -1,9 +1,10 @@
 """What a configuration is: frozen structs, one field per TOML key, each with its range and meaning.
 
-This is the one place that knows the keys. The reader (config_table.py), the JSON Schema and the
-tables of docs/configuration.md (config_schema.py) are driven by what is written here, so a new key
-is a new field here and a line in ops/aegis.toml. A `Config` that came out of `load_config`
-(config_file.py) is valid; one built by hand is checked by nobody.
+These structs, here and in config_backend.py and config_health.py, are the one place that knows the
+keys. The reader (config_table.py), the JSON Schema and the tables of docs/configuration.md
+(config_schema.py) are driven by them, so a new key is a new field and a line in ops/aegis.toml. A
+`Config` that came out of `load_config` (config_file.py) is valid; one built by hand is checked by
+nobody.
 
 The controller sends a `Config` to its workers as msgpack; `config_digest` tells two of them apart.
 """
@@ -15,68 +16,20 @@ import msgspec
 from msgspec import Meta
 
 from aegis import limits
-from aegis.addresses import (
-    ADDRESS_FORMS,
-    SERVER_FORMS,
-    TCP_FORMS,
-    parse_address,
-    parse_server_address,
-    parse_tcp_address,
-)
+from aegis.config_backend import Backend, Dns
 from aegis.config_bus import LOCAL, Bus
-from aegis.config_problems import one_of
-from aegis.framers import BUILT_POOLINGS, POOLINGS
-from aegis.logs import LogFormat
-
-# `$` alone would let a trailing newline through.
-_NAME_PATTERN = rf"^[A-Za-z0-9][A-Za-z0-9_.-]{{0,{limits.MAX_NAME_CHARS - 1}}}$(?!\n)"
-_NAME_ALLOWED = (
-    f"1 to {limits.MAX_NAME_CHARS} of the characters A-Z a-z 0-9 _ . -, "
-    "the first a letter or a digit"
+from aegis.config_types import (
+    Account,
+    BindAddress,
+    Keepalive,
+    LogFile,
+    MetricsAddress,
+    Name,
+    Pooling,
+    Protocol,
+    Timeout,
 )
-
-# In `extra`, `allowed` tells a user what no range or list of words says, and `parse` raises
-# ValueError for a string that is not it.
-Name = Annotated[str, Meta(pattern=_NAME_PATTERN, extra={"allowed": _NAME_ALLOWED})]
-_METRICS_ALLOWED = f'"" (no exporter), {TCP_FORMS}'
-
-
-def _parse_metrics_address(text: str) -> None:
-    if text:
-        parse_tcp_address(text)
-
-
-MetricsAddress = Annotated[
-    str, Meta(extra={"allowed": _METRICS_ALLOWED, "parse": _parse_metrics_address})
-]
-BindAddress = Annotated[str, Meta(extra={"allowed": ADDRESS_FORMS, "parse": parse_address})]
-ServerAddress = Annotated[str, Meta(extra={"allowed": SERVER_FORMS, "parse": parse_server_address})]
-# The schema proposes the built-in protocols; which others are installed it cannot know.
-Protocol = Annotated[
-    str,
-    Meta(
-        extra={"allowed": f"{one_of(sorted(POOLINGS))}, or an installed framer's name"},
-        extra_json_schema={"anyOf": [{"enum": sorted(POOLINGS)}, {"type": "string"}]},
-    ),
-]
-Pooling = Annotated[str, Meta(extra_json_schema={"enum": list(BUILT_POOLINGS)})]
-Timeout = Annotated[float, Meta(ge=0, le=limits.MAX_TIMEOUT_S)]
-PositiveTimeout = Annotated[float, Meta(gt=0, le=limits.MAX_TIMEOUT_S)]
-Keepalive = Annotated[int, Meta(ge=0, le=limits.MAX_KEEPALIVE_S)]
-_ACCOUNT_ALLOWED = '"" (stay what one is) or the name of an account of this machine'
-# What useradd(8) accepts on Debian, without the `$` of Samba's machine accounts.
-Account = Annotated[
-    str, Meta(pattern=r"^([a-z_][a-z0-9_-]{0,31})?$(?!\n)", extra={"allowed": _ACCOUNT_ALLOWED})
-]
-_LOG_FILE_ALLOWED = '"" (none), "-" (standard output of the exporter) or an absolute path'
-
-
-def _parse_log_file(text: str) -> None:
-    if (text not in {"", "-"} and not text.startswith("/")) or "\0" in text:
-        raise ValueError(_LOG_FILE_ALLOWED)
-
-
-LogFile = Annotated[str, Meta(extra={"allowed": _LOG_FILE_ALLOWED, "parse": _parse_log_file})]
+from aegis.logs import LogFormat
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -163,95 +116,6 @@ class Listener(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 60
 
 
-class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A named group of servers that hold the same data."""
-
-    name: Annotated[Name, Meta(description="Unique among backends; what listeners refer to.")]
-    servers: Annotated[
-        tuple[ServerAddress, ...],
-        Meta(min_length=1, description="Addresses of the servers, each once."),
-    ]
-    balance: Annotated[
-        Literal["round_robin", "least_conn"],
-        Meta(
-            description="Which server a new session gets: the next in turn, or the one with the "
-            "fewest sessions of this worker."
-        ),
-    ] = "round_robin"
-    connect_timeout_s: Annotated[
-        PositiveTimeout, Meta(description="How long one attempt to connect to a server may take.")
-    ] = 5.0
-    connect_attempts: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=limits.CONNECT_ATTEMPTS,
-            description="Attempts in all, over the servers, before the client is closed.",
-        ),
-    ] = 3
-    max_connections: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=limits.MAX_CONNECTIONS,
-            description="Connections to the servers, over all workers; more clients wait their "
-            "turn. 0 = no limit.",
-        ),
-    ] = 0
-    queue_timeout_s: Annotated[
-        PositiveTimeout, Meta(description="How long a client may wait for a connection.")
-    ] = 5.0
-    queue_max: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=limits.MAX_QUEUE,
-            description="Clients that may wait for a pipe in each worker; more are refused.",
-        ),
-    ] = 1_000
-    reply_timeout_s: Annotated[
-        Timeout,
-        Meta(
-            description="A pipe that is shared ends when it owes a reply and its server has been "
-            "silent for so long; who waits for it gets the protocol's error. 0 = never."
-        ),
-    ] = 0.0
-    pool_min: Annotated[
-        int,
-        Meta(
-            ge=0,
-            le=limits.MAX_CONNECTIONS,
-            description="Pipes kept open ahead of need, over all workers, for each protocol; "
-            "for `warm` listeners spare connections, and at least 1.",
-        ),
-    ] = 0
-    max_idle_s: Annotated[
-        Timeout,
-        Meta(
-            description="A pipe beyond `pool_min` that nobody used for so long is closed, and so "
-            "is a spare connection of a `warm` listener, which is replaced; 0 = never."
-        ),
-    ] = 60.0
-    max_lifetime_s: Annotated[
-        Timeout,
-        Meta(
-            description="A pipe is replaced after about so long, at a moment when it owes "
-            "nothing; 0 = never."
-        ),
-    ] = 3600.0
-    server_fin_timeout_s: Annotated[
-        Timeout,
-        Meta(
-            description="Once the client has closed its half, a server may stay silent so long; "
-            "0 = for ever."
-        ),
-    ] = 300.0
-    keepalive_s: Annotated[
-        Keepalive,
-        Meta(description="Silence before TCP keepalive probes a server (`TCP_KEEPIDLE`); 0 = off."),
-    ] = 60
-
-
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One whole proxy: its workers, where it listens and what stands behind it."""
 
@@ -310,6 +174,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     metrics: Annotated[Metrics, Meta(description="The exporter.")] = Metrics()
     log: Annotated[Log, Meta(description="Events and sessions.")] = Log()
     bus: Annotated[Bus, Meta(description="Processes on other machines.")] = LOCAL
+    dns: Annotated[Dns, Meta(description="How names of servers are looked up.")] = Dns()
     listeners: Annotated[
         tuple[Listener, ...], Meta(min_length=1, description="Where clients connect.")
     ] = msgspec.field(name="listener")
@@ -331,7 +196,23 @@ def config_digest(config: Config) -> str:
 
 
 def worker_digest(config: Config) -> str:
-    """Return the digest of what a worker goes by: where it differs, workers are replaced."""
+    """Return the digest of what a worker goes by: where it differs, workers are replaced.
+
+    Which servers there are, and how they do, workers are told by command.
+    """
+    backends = [
+        msgspec.structs.replace(
+            backend,
+            servers=(),
+            discover="",
+            slow_start_s=0.0,
+            on_marked_down="none",
+            panic_threshold_percent=0,
+            health=None,
+            outlier_detection=None,
+        )
+        for backend in config.backends
+    ]
     return config_digest(
         msgspec.structs.replace(
             config,
@@ -340,6 +221,8 @@ def worker_digest(config: Config) -> str:
             bus=msgspec.structs.replace(config.bus, requests=""),
             lame_duck_s=0.0,
             hard_stop_s=0.0,
+            dns=Dns(),
+            backends=tuple(backends),
         )
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from aegis.addresses import Address, parse_address
 from aegis.config_bus import SCHEME
 from aegis.config_problems import Problems, one_of, show_value, suggestion
+from aegis.config_server_checks import check_servers
 from aegis.config_table import Table
 from aegis.framers import BUILT_POOLINGS, POOLINGS
 from aegis.framers.entry_points import FramerError, installed_framers, load_framer
@@ -31,8 +32,7 @@ def check_rules(config: Table, problems: Problems) -> None:
     _binds_do_not_overlap(config, problems)
     _the_bus_over_tcp_has_keys(config, problems)
     _the_session_log_is_where_the_exporter_is(config, problems)
-    _servers_are_unique(config, problems)
-    _no_listener_serves_itself(config, problems)
+    check_servers(config, problems)
 
 
 def _slabs_fit_in_memory(config: Table, problems: Problems) -> None:
@@ -164,44 +164,7 @@ def _the_session_log_is_where_the_exporter_is(config: Table, problems: Problems)
         problems.about_value("bus.sessions", bus["sessions"], text)
 
 
-def _servers_are_unique(config: Table, problems: Problems) -> None:
-    for _, servers in _servers(config):
-        first: dict[Address, str] = {}
-        for path, text, address in servers:
-            if address in first:
-                problems.about_value(path, text, f"each server once; see {first[address]}")
-            first.setdefault(address, path)
-
-
-def _no_listener_serves_itself(config: Table, problems: Problems) -> None:
-    for name, servers in _servers(config):
-        for i, listener in enumerate(config.get("listener", [])):
-            if name is None or listener.get("backend") != name or "bind" not in listener:
-                continue
-            bound = parse_address(listener["bind"])
-            for path, text, address in servers:
-                if address.certainly_reaches(bound):
-                    problems.about_value(
-                        path,
-                        text,
-                        f"a server other than the proxy itself; listener[{i}], which this backend "
-                        f"serves, is bound to {show_value(listener['bind'])}",
-                    )
-
-
 def _column(config: Table, kind: str, key: str) -> Iterator[tuple[str, Any]]:
     for i, table in enumerate(config.get(kind, [])):
         if key in table:
             yield f"{kind}[{i}].{key}", table[key]
-
-
-def _servers(config: Table) -> Iterator[tuple[str | None, list[tuple[str, str, Address]]]]:
-    for i, backend in enumerate(config.get("backend", [])):
-        yield (
-            backend.get("name"),
-            [
-                (f"backend[{i}].servers[{j}]", text, parse_address(text))
-                for j, text in enumerate(backend.get("servers", []))
-                if isinstance(text, str)
-            ],
-        )

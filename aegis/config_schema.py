@@ -13,8 +13,10 @@ from typing import Any, get_type_hints
 import msgspec
 from msgspec import inspect
 
-from aegis.config import Backend, Config, Listener, Log, Metrics
+from aegis.config import Config, Listener, Log, Metrics
+from aegis.config_backend import Backend, Dns, Server
 from aegis.config_bus import Bus
+from aegis.config_health import Health, OutlierDetection
 from aegis.config_problems import show_value
 from aegis.config_table import allowed
 
@@ -27,7 +29,11 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "Log": Log,
     "Bus": Bus,
     "Listener": Listener,
+    "Dns": Dns,
     "Backend": Backend,
+    "Server": Server,
+    "Health": Health,
+    "OutlierDetection": OutlierDetection,
 }
 _GENERATED = re.compile(r"(<!-- keys of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _UNITS = {"_s": "seconds", "_bytes": "bytes"}
@@ -36,6 +42,7 @@ _TYPES: dict[type[inspect.Type], str] = {
     inspect.FloatType: "number",
     inspect.StrType: "string",
     inspect.LiteralType: "string",
+    inspect.BoolType: "boolean",
     inspect.UnionType: "integer or string",
     inspect.StructType: "table",
     inspect.VarTupleType: "array",
@@ -68,14 +75,18 @@ def _keys_table(kind: type[msgspec.Struct]) -> str:
     for field in inspect.type_info(kind).fields:  # type: ignore[attr-defined]
         key, info = field.encode_name, field.type
         unit = next((unit for end, unit in _UNITS.items() if key.endswith(end)), "")
-        default = "required" if field.required else f"`{show_value(field.default)}`"
+        shown = list(field.default) if isinstance(field.default, tuple) else field.default
+        default = "required" if field.required else f"`{show_value(shown)}`"
+        type_name = _TYPES[type(info.type)]
         if isinstance(info.type, inspect.StructType):
             default = "its defaults"
+        elif field.default is None:
+            type_name, default = "table", "none"
         words = info.extra_json_schema.get("enum")
         choice = ", ".join(f'"{word}"' for word in words) if words else ""
         cells = [
             f"`{key}`",
-            _TYPES[type(info.type)],
+            type_name,
             unit,
             default,
             choice or allowed(annotations[field.name], key),

@@ -44,21 +44,28 @@ def read_table(kind: type[msgspec.Struct], raw: Table, path: str, problems: Prob
 
 def _read(annotation: Any, raw: object, path: str, problems: Problems) -> Any:
     info, extra = _split(annotation)
+    words = allowed(annotation, path)
+    if isinstance(info, inspect.UnionType) and (table := _table_of(info)) is not None:
+        if isinstance(raw, dict):
+            return read_table(table, raw, path, problems)
+        others = [part for part in get_args(_bare(annotation)) if not _is_table(part)]
+        annotation = others[0]
+        info, extra = _split(annotation)
     match info, raw:
         case inspect.StructType(), dict():
             return read_table(info.cls, raw, path, problems)
-        case inspect.VarTupleType(), list() if len(raw) >= (info.min_length or 0):
+        case inspect.VarTupleType(), list() if len(raw) >= _least(info, extra):
             item = get_args(_bare(annotation))[0]
             values = [_read(item, v, f"{path}[{i}]", problems) for i, v in enumerate(raw)]
-            blank: Any = {} if isinstance(_split(item)[0], inspect.StructType) else UNSET
+            blank: Any = {} if _is_table(item) else UNSET
             return [blank if value is UNSET else value for value in values]
         case ((inspect.StructType() | inspect.VarTupleType()), _):
-            problems.about_value(path, raw, allowed(annotation, path))
+            problems.about_value(path, raw, words)
             return UNSET
     try:
         value = msgspec.convert(raw, annotation)
     except msgspec.ValidationError:
-        problems.about_value(path, raw, allowed(annotation, path))
+        problems.about_value(path, raw, words)
         return UNSET
     parse: Callable[[str], object] | None = extra.get("parse")
     if parse is not None:
@@ -78,20 +85,39 @@ def allowed(annotation: Any, key: str) -> str:
     match info:
         case inspect.VarTupleType():
             item = get_args(_bare(annotation))[0]
-            if isinstance(_split(item)[0], inspect.StructType):
+            if _is_table(item):
                 return f"one or more tables, each headed [[{key}]]"
-            return f"an array of one or more of {allowed(item, key)}"
+            some = "one or more of " if _least(info, extra) else ""
+            return f"an array of {some}{allowed(item, key)}"
         case inspect.StructType():
             return "a table"
+        case inspect.UnionType() if _table_of(info) is not None:
+            parts = [part for part in get_args(_bare(annotation)) if part is not type(None)]
+            return ", or ".join(allowed(part, key) for part in parts)
         case inspect.UnionType():
             return " or ".join(_scalar(part) for part in info.types)
     return _scalar(info)
+
+
+def _least(info: inspect.VarTupleType, extra: dict[str, Any]) -> int:
+    return int(extra.get("min_length", info.min_length or 0))
+
+
+def _is_table(annotation: Any) -> bool:
+    return isinstance(_split(annotation)[0], inspect.StructType)
+
+
+def _table_of(info: inspect.UnionType) -> type[msgspec.Struct] | None:
+    """Return the struct that may stand in place of something else, or of nothing."""
+    return next((part.cls for part in info.types if isinstance(part, inspect.StructType)), None)
 
 
 def _scalar(info: inspect.Type) -> str:
     match info:
         case inspect.LiteralType():
             return one_of(str(value) for value in info.values)
+        case inspect.BoolType():
+            return "true or false"
         case inspect.IntType():
             return f"an integer from {info.ge} to {info.le}"
         case inspect.FloatType(gt=None):

@@ -73,6 +73,25 @@ class ServerFigures(msgspec.Struct):
     first_byte_seconds: Histogram = msgspec.field(default_factory=lambda: empty(REPLY_BOUNDS_S))
     """Of sessions without pipes: from what the client said last to the server's first byte; where
     the server speaks first, from the connect."""
+    busy: int = 0
+    """Connections that serve somebody; kept where the server has a limit of its own."""
+    failures: dict[str, int] = {}
+    """Kind → what spoke against it: connects that failed, resets, replies that were lost."""
+    failures_in_a_row: int = 0
+    """Of those, since the server said something last."""
+
+
+class CheckFigures(msgspec.Struct):
+    """What the controller counts of one server, from when it has known it."""
+
+    checks: dict[str, int] = msgspec.field(default_factory=lambda: {"ok": 0, "failed": 0})
+    """Result → checks."""
+    seconds: Histogram = msgspec.field(default_factory=lambda: empty(CONNECT_BOUNDS_S))
+    """How long checks took."""
+    downs: int = 0
+    """Times its checks have found it down."""
+    ejections: int = 0
+    """Times it was ejected for what befell its clients."""
 
 
 class BackendFigures(msgspec.Struct):

@@ -22,6 +22,13 @@ ProxyPhase = Literal["starting", "serving", "draining", "drained", "stopping"]
 SeatState = Literal["running", "backoff", "flapping"]
 """A seat is what the supervisor keeps one process on: a worker's slot or the exporter's."""
 
+Admin = Literal["ready", "drain", "maint"]
+"""What an operator wants of a server: sessions, no new ones, or none and no checks either."""
+
+ServerHealth = Literal["unchecked", "up", "down", "ejected"]
+"""What the controller holds a server for; `unchecked` ones get sessions unless they were added to a
+proxy that runs and are yet to be checked."""
+
 CloseReason = Literal[
     "client_eof",  # the client ended first, then the server: the normal end
     "server_eof",  # the server ended first, then the client: as normal
@@ -41,6 +48,7 @@ CloseReason = Literal[
     "refused_request",  # the client said quit, or the server refused what it began with (AUTH)
     "drained",  # between two requests, because the worker drains
     "drain_deadline",  # cut when the time for finishing was over, or by `stop --now`
+    "server_down",  # reset because its server was marked down
     "refused",  # came to a drained unix listener, whose socket cannot be closed and reopened
     "error",  # an errno nobody foresaw; the worker logs it
 ]

@@ -34,6 +34,21 @@ LINGER_S = 1.0  # after the last answer: how long the client may take to close
 RECONNECT_MIN_S = 0.1  # after all servers have refused
 RECONNECT_MAX_S = 2.0
 
+# --- servers ---------------------------------------------------------------------------------
+WEIGHT_UNIT = 100  # what a weight of 1 is to a worker, so that slow start has steps to take
+FAILURES_FORGOTTEN_S = 10.0  # failures further apart than this are no row
+MAX_WEIGHT = 65_535  # an SRV record's
+SLOW_START_STEPS = 50  # in which a weight grows; each is a command to all workers
+MAX_CHECKS = 1_000  # of `rise` and `fall`
+MAX_SERVERS = 1_000  # that are found for one backend; a command that lists them all has its size
+DNS_REFRESH_MIN_S = (
+    1.0  # a TTL of 0 is not asked for more often; also the first wait after a failure
+)
+DNS_REFRESH_MAX_S = 3_600.0  # a TTL of a day would hide a new server for as long
+DNS_RETRY_MAX_S = 30.0  # the wait after failures doubles up to this
+FILE_LOOK_S = 1.0  # how often a file of servers is read
+CHECK_REPLY_BYTES = 16_384  # of the answer to a check are read; a banner or a status line has fewer
+
 # --- lifecycle -------------------------------------------------------------------------------
 HEARTBEAT_S = 1.0  # commands, reports and telemetry are repeated this often
 STALE_S = 3.0  # three heartbeats missed: what was last said is no longer believed

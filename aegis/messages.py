@@ -16,8 +16,31 @@ from typing import Literal
 import msgspec
 
 from aegis.config import Config
-from aegis.figures import Figures
-from aegis.lifecycle import Goal, Phase, ProxyPhase, SeatState
+from aegis.figures import CheckFigures, Figures
+from aegis.lifecycle import Admin, Goal, Phase, ProxyPhase, SeatState, ServerHealth
+from aegis.limits import WEIGHT_UNIT
+
+
+class ServerWish(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One server of a backend as a worker is to treat it."""
+
+    address: str
+    """As `Address.text` has it: who has the same is the same server."""
+    weight: int = WEIGHT_UNIT
+    """Its part of new sessions beside the other servers'; 0: it gets nobody new."""
+    backup: bool = False
+    """It gets sessions only while no other server of the backend may."""
+    cut_at: float = 0.0
+    """Instant at which what it still has is cut; 0 = never."""
+    observed: bool = False
+    """Whether its first word in each session is noted: for outlier detection."""
+    reset: bool = False
+    """It is down: what is cut is reset, so that nobody takes it for a clean end."""
+
+
+ServerWishes = dict[str, list[ServerWish]]
+"""Backend → its servers, in the configuration's order. A backend that is missing has servers that
+are not known yet: its clients wait."""
 
 
 class Boot(msgspec.Struct, frozen=True, tag="boot"):
@@ -31,8 +54,10 @@ class Boot(msgspec.Struct, frozen=True, tag="boot"):
     """What to be at first: who replaces a drained worker must not open the doors."""
     listeners: dict[str, int]
     """Listener name → inherited fd of this slot's listening socket."""
+    servers: ServerWishes = {}
     shares: dict[str, int] = {}
-    """Backend → how many connections this worker may have, where there is a limit."""
+    """Backend, or BACKEND/ADDRESS → how many connections this worker may have, where there is a
+    limit."""
     drained_listeners: list[str] = []
     """Listeners that refuse clients although the goal is to serve."""
     generation: int = 0
@@ -55,8 +80,10 @@ class Desired(msgspec.Struct, frozen=True, tag="desired"):
     since: float = 0.0
     """Instant at which the controller began; with the epoch it says which of two states is older.
     0 of a controller that does not tell."""
+    servers: ServerWishes = {}
     shares: dict[int, dict[str, int]] = {}
-    """Pid → backend → how many connections the worker may have, where there is a limit."""
+    """Pid → backend, or BACKEND/ADDRESS → how many connections the worker may have, where there is
+    a limit."""
     workers: int = 0
     """How many workers there are, which may have changed since a worker's Boot; 0: as it was."""
     retired: dict[int, float] = {}
@@ -68,8 +95,6 @@ class Desired(msgspec.Struct, frozen=True, tag="desired"):
     """Instant at which a drain stops accepting; until then it is a lame duck."""
     drained_listeners: dict[str, float] = {}
     """Listener that refuses new clients → instant at which its sessions are cut."""
-    drained_servers: dict[str, float] = {}
-    """BACKEND/ADDRESS that gets no new sessions → instant at which those it has are cut."""
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -110,12 +135,44 @@ class SeatFigures(msgspec.Struct, frozen=True):
     """The last that its worker has reported as applied; None when there is no such report."""
 
 
+class ServerState(msgspec.Struct, frozen=True):
+    """One server as the controller sees it."""
+
+    backend: str
+    address: str
+    name: str
+    admin: Admin
+    health: ServerHealth
+    since: float
+    """Unix time of the last change of health; 0: there was none."""
+    why: str
+    """What was wrong when it changed for the worse."""
+    healthy: bool
+    """Whether it may have sessions, as far as health and ejection go."""
+    weight: float
+    """What is left of its weight: 0 when it gets no sessions."""
+    backup: bool
+    figures: CheckFigures
+
+
+class BackendState(msgspec.Struct, frozen=True):
+    """One backend as the controller sees it."""
+
+    name: str
+    panic: bool
+    """So few servers are healthy that health is ignored."""
+    panics: int
+    """How often that has begun."""
+    servers: list[ServerState]
+
+
 class Supervision(msgspec.Struct, frozen=True, tag="supervision"):
     """What the controller tells the exporter once a second."""
 
     phase: ProxyPhase
     epoch: int
     seats: list[SeatFigures]
+    backends: list[BackendState] = []
     since: float = 0.0
     """Instant at which the controller began."""
     workers: list[int] = []
@@ -154,7 +211,7 @@ class Resume(msgspec.Struct, frozen=True, tag="resume"):
     listener: str | None = None
     """Only this listener."""
     server: str | None = None
-    """Only this server, as BACKEND/ADDRESS."""
+    """Only this server, as BACKEND/SERVER."""
 
 
 class Drain(msgspec.Struct, frozen=True, tag="drain"):
@@ -165,7 +222,18 @@ class Drain(msgspec.Struct, frozen=True, tag="drain"):
     listener: str | None = None
     """Only this listener."""
     server: str | None = None
-    """Only this server, as BACKEND/ADDRESS."""
+    """Only this server, as BACKEND/SERVER."""
+
+
+class SetServer(msgspec.Struct, frozen=True, tag="set_server"):
+    """Override what the configuration says of a server."""
+
+    server: str
+    """BACKEND/SERVER, a name or an address."""
+    admin: Admin | None = None
+    """None: as it is."""
+    weight: int | None = None
+    """None: as it is; -1: the configuration's again."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
@@ -257,7 +325,28 @@ class ServerStatus(msgspec.Struct, frozen=True):
     connects_total: int
     connect_errors_total: int
     drained: bool = False
-    """Gets no new sessions, by `drain --server`."""
+    """Gets no new sessions, by an operator's word."""
+    name: str = ""
+    admin: Admin = "ready"
+    health: ServerHealth = "unchecked"
+    since: float = 0.0
+    """Unix time of the last change of health; 0: there was none."""
+    why: str = ""
+    """What was wrong when it changed for the worse."""
+    weight: int = 1
+    """By the configuration, or by an operator."""
+    effective_weight: float = 1.0
+    """What is left of it; 0 when it gets no sessions."""
+    backup: bool = False
+    max_connections: int = 0
+    overridden: list[str] = []
+    """Of `admin` and `weight`, what an operator has said in place of the configuration."""
+    failures_total: dict[str, int] = {}
+    """Kind → what spoke against it: connects, resets, lost replies."""
+    checks_total: dict[str, int] = {}
+    """Result → checks."""
+    ejected_for_s: float = 0.0
+    """Time until its ejection ends."""
 
 
 class BackendStatus(msgspec.Struct, frozen=True):
@@ -266,6 +355,10 @@ class BackendStatus(msgspec.Struct, frozen=True):
     name: str
     balance: str
     servers: list[ServerStatus]
+    panic: bool = False
+    """So few servers are healthy that health is ignored."""
+    discovery: str = ""
+    """What was wrong with the last look for servers; empty when nothing was."""
 
 
 class Status(msgspec.Struct, frozen=True, tag="status"):
@@ -282,7 +375,7 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     """Time until a drain cuts the sessions that are left; None when none is under way."""
 
 
-Request = StatusRequest | Resume | Drain | Stop | Reload | Scale | Upgrade
+Request = StatusRequest | Resume | Drain | SetServer | Stop | Reload | Scale | Upgrade
 Reply = Status | Accepted | Refused
 Telemetry = Figures | Supervision
 SocketName = Literal["commands", "reports", "requests", "telemetry", "sessions"]

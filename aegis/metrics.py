@@ -54,14 +54,17 @@ LABELS = {
     "worker": "Slot of the worker, from 0. Two processes share one while the old one drains.",
     "listener": "Name of the listener.",
     "backend": "Name of the backend.",
-    "server": "Address of the server, as configured.",
+    "server": "Address of the server.",
     "from": "`client` or `server`: who sent the bytes.",
     "reason": "Why a session closed: " + ", ".join(f"`{word}`" for word in CLOSE_REASONS) + ".",
     "protocol": "The listener's protocol.",
     "pipe": "`connecting`, `idle`, `active` (owes replies) or `alone` (one client's).",
     "loss": "`server_lost`, `unexpected` (bytes that nobody was owed), `protocol_error`, "
     "`reset_failed`, `setup_failed`, `setup_timeout`, `reply_timeout`, `abandoned` (all who were "
-    "owed a reply had left, and none came) or `error`.",
+    "owed a reply had left, and none came), `server_down` (it was marked down), `drain_deadline` "
+    "(the time for its drain was over) or `error`.",
+    "failure": "`connect`, `server_reset`, or what a pipe was lost for: see `loss`.",
+    "result": "Of a check: `ok` or `failed`.",
     "mode": "`user` or `system`.",
     "socket": "Of the bus: `reports`, `requests`, `telemetry` or `sessions`.",
     "why": "`malformed`, `old` (of before what is known), `foreign` (of nobody we know) or "
@@ -132,6 +135,46 @@ FIRST_BYTE_SECONDS = Metric(
     "Of sessions without pipes: time from what the client said last, or from the connect where the "
     "server speaks first, to the server's first byte.",
     REPLY_BOUNDS_S,
+)
+
+SERVER_FAILURES = _counter(
+    "aegis_server_failures_total",
+    "worker backend server failure",
+    "What spoke against a server: connects that failed, resets, replies that were lost.",
+)
+SERVER_UP = _gauge(
+    "aegis_server_up",
+    "backend server",
+    "1 when the server may have sessions, by its checks and ejections, else 0.",
+)
+SERVER_WEIGHT = _gauge(
+    "aegis_server_weight",
+    "backend server",
+    "What is left of the server's weight: 0 when it gets no new sessions, less in slow start.",
+)
+SERVER_CHECKS = _counter(
+    "aegis_server_checks_total", "backend server result", "Checks of the server, by result."
+)
+SERVER_CHECK_SECONDS = Metric(
+    "aegis_server_check_seconds",
+    "histogram",
+    ("backend", "server"),
+    "Time that checks of the server took.",
+    CONNECT_BOUNDS_S,
+)
+SERVER_DOWNS = _counter(
+    "aegis_server_downs_total", "backend server", "Times that checks found the server down."
+)
+SERVER_EJECTIONS = _counter(
+    "aegis_server_ejections_total",
+    "backend server",
+    "Times that the server was ejected for what befell its clients.",
+)
+BACKEND_PANIC = _gauge(
+    "aegis_backend_panic", "backend", "1 while so few servers are healthy that health is ignored."
+)
+BACKEND_PANICS = _counter(
+    "aegis_backend_panics_total", "backend", "Times that health has begun to be ignored."
 )
 
 # --- pipes -----------------------------------------------------------------------------------

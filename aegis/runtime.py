@@ -33,6 +33,7 @@ from aegis.errors import AegisError
 MAX_DIRECTORY_BYTES = 80  # of the 107 that a unix socket's path may have (unix(7))
 SOCKET_FILES = ("commands.ipc", "reports.ipc", "requests.ipc")
 EXPORTER_LEDGER_FILE = "exporter.counters"
+SERVERS_FILE = "servers.json"
 EXPORTER_FILES = ("telemetry.ipc", "sessions.ipc", EXPORTER_LEDGER_FILE)
 _HELD, _GATE = 0, 1  # bytes of a claim's file
 _FLOCK = "hhqqi0q"  # struct flock with 64-bit offsets: type, whence, start, length, pid
@@ -60,6 +61,11 @@ class Claim(msgspec.Struct, frozen=True):
 
 class AlreadyRunningError(AegisError):
     """Another process holds the claim."""
+
+
+def boot_id() -> str:
+    """Return what differs when the machine has been started anew: random(4)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def default_runtime_dir() -> Path:

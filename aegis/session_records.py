@@ -11,9 +11,9 @@ import msgspec
 
 from aegis.lifecycle import CLOSE_REASONS, CloseReason
 
-# Who or what ended it (C client, S server, P proxy, R resource, K killed by the operator,
-# I internal, c client's time-out, s server's), and what was going on (R request, Q queue,
-# C connect, D data).
+# Who or what ended it (C client, S server, P proxy, R resource, K killed by the operator, D the
+# proxy because the server is down, I internal, c client's time-out, s server's), and what was going
+# on (R request, Q queue, C connect, D data).
 TERMINATIONS: dict[CloseReason, str] = {
     "client_eof": "--",
     "server_eof": "--",
@@ -33,6 +33,7 @@ TERMINATIONS: dict[CloseReason, str] = {
     "refused_request": "PR",
     "drained": "K-",
     "drain_deadline": "KD",
+    "server_down": "DD",
     "refused": "PC",
     "error": "ID",
 }

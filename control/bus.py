@@ -8,7 +8,7 @@ of it once replies have left. What is on TCP has a context of its own, because o
 context tells that a port is free again (zmq_ctx_term(3)), and each has one Gate.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -87,12 +87,13 @@ class ControllerBus:
         self._context.destroy(linger=int(linger_s * 1000))
         self._context, self._remote_context, self._remote = zmq.Context(), zmq.Context(), None
 
-    def wait(self, fd: int, timeout_s: float) -> bool:
-        """Wait for input, here or on a fd, but not longer; returns whether the fd has some."""
-        self._poller.register(fd, zmq.POLLIN)
+    def wait(self, fds: Collection[int], timeout_s: float) -> set[int]:
+        """Wait for input, here or on other fds, but not longer; returns which of them have some."""
+        for fd in fds:
+            self._poller.register(fd, zmq.POLLIN)
         ready = dict(self._poller.poll(int(timeout_s * 1000)))
         self._due = {each for each in self._inboxes if not ready.keys().isdisjoint(each.sources)}
-        return fd in ready
+        return {fd for fd in fds if fd in ready}
 
     @property
     def ignored(self) -> dict[str, dict[str, int]]:

@@ -20,7 +20,7 @@ import msgspec
 from aegis.config import Config
 from aegis.errors import AegisError
 from aegis.lifecycle import ProxyPhase
-from aegis.limits import HEARTBEAT_S, KILL_AFTER_S, STALE_S, TICK_S
+from aegis.limits import HEARTBEAT_S, STALE_S, TICK_S
 from aegis.messages import (
     ControllerStatus,
     Refused,
@@ -33,15 +33,18 @@ from aegis.messages import (
     Stop,
     Supervision,
 )
-from aegis.runtime import living, open_process, remove_sockets
+from aegis.runtime import living, remove_sockets
 from control import privileges
 from control.bus import ControllerBus
 from control.cores import usable_cores
 from control.exporter_seat import ExporterSeat
 from control.handover import SIGNALS, Handover, become
+from control.orphans import orphaned_workers
 from control.process import Process
 from control.requests import Requests
 from control.seat import Seat
+from control.server_states import server_states
+from control.servers import Servers
 from control.slots import Slots
 from control.sockets import SlotSockets, remove_unix_files
 from control.status import build_status, proxy_phase
@@ -77,8 +80,14 @@ class Controller:
         self._has_served = False
         self._next_heartbeat = 0.0
         self._last_turn = 0.0
+        self._servers = Servers(config, runtime_dir, self._changed)
         self._supervisor = Supervisor(
-            config, usable_cores(), str(runtime_dir), Slots(inherited), self._changed
+            config,
+            usable_cores(),
+            str(runtime_dir),
+            slots=Slots(inherited),
+            servers=self._servers,
+            changed=self._changed,
         )
         self._wanted = Wanted(self._supervisor, self._changed)
         self._exporter = ExporterSeat(runtime_dir) if with_exporter else None
@@ -111,7 +120,7 @@ class Controller:
         privileges.withhold_from_children()
         if handover is not None:
             self._take(handover)
-        orphans = self._end_orphaned_exporters()
+        orphans = orphaned_workers(self._runtime_dir)
         if not orphans:
             remove_sockets(self._runtime_dir)
         try:
@@ -121,10 +130,13 @@ class Controller:
             self._adopt(orphans)
             self._supervisor.prepare()
             self._watch_signals()
+            self._servers.start()
             while not self._finished():
                 self._turn()
             remove_unix_files(self._supervisor.config)
+            self._servers.forget()
         finally:
+            self._servers.close()
             self._supervisor.close()
             if self._exporter is not None:
                 self._exporter.close()
@@ -135,29 +147,6 @@ class Controller:
             remove_sockets(self._runtime_dir)
 
     # --- start ---------------------------------------------------------------------------------
-
-    def _end_orphaned_exporters(self) -> dict[int, Process]:
-        """Return the workers a controller before us left behind, by pid; end its exporter.
-
-        The exporter holds nothing that the workers' next telemetry does not bring back.
-        """
-        workers = {}
-        for claim in living(self._runtime_dir):
-            if claim.role == "controller" or not claim.supervised:
-                continue
-            pidfd = open_process(self._runtime_dir, claim)
-            if pidfd is None:
-                continue
-            process = Process(claim.pid, pidfd, None)
-            if claim.role == "worker":
-                workers[claim.pid] = process
-                continue
-            process.signal(signal.SIGTERM)
-            if not process.wait(KILL_AFTER_S):
-                process.signal(signal.SIGKILL)
-                process.wait(KILL_AFTER_S)
-            process.close()
-        return workers
 
     def _adopt(self, orphans: dict[int, Process]) -> None:
         """Take in the orphans once each has applied what we publish; a silent one is retired."""
@@ -188,7 +177,8 @@ class Controller:
 
     def _turn(self) -> None:
         heard = False
-        if self._bus.wait(self._signals.fileno(), TICK_S):
+        ready = self._bus.wait((self._signals.fileno(), self._servers.background.fileno()), TICK_S)
+        if self._signals.fileno() in ready:
             for number in self._signals.recv(256):
                 self._signalled(signal.Signals(number))
         for report in self._bus.reports():
@@ -200,6 +190,10 @@ class Controller:
         if now > self._last_turn + 10 * TICK_S:
             self._supervisor.was_away()
         self._last_turn = now
+        if heard:
+            self._servers.observe(self._supervisor.figures)
+        if self._servers.tick(now):
+            self._supervisor.limit()
         self._supervisor.tick(now)
         if heard or self._supervisor.members_changed():
             self._supervisor.share(self._epoch)
@@ -255,6 +249,7 @@ class Controller:
                 self._phase(),
                 self._epoch,
                 figures,
+                server_states(self._servers),
                 since=self._wanted.since,
                 workers=[process.pid for process in self._supervisor.processes],
                 ignored=self._bus.ignored,
@@ -346,7 +341,6 @@ class Controller:
             deadline=self._wanted.deadline,
             doors_close_at=self._wanted.doors_close_at,
             listeners=self._wanted.listeners,
-            servers=self._wanted.servers,
         )
 
     def _take(self, handover: Handover) -> None:

@@ -45,7 +45,6 @@ class Handover(msgspec.Struct, frozen=True):
     deadline: float
     doors_close_at: float
     listeners: dict[str, float]
-    servers: dict[str, float]
 
     def configuration(self) -> Config:
         """Return the configuration that was in force, or what the file says now.

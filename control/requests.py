@@ -19,6 +19,7 @@ from aegis.messages import (
     Request,
     Resume,
     Scale,
+    SetServer,
     StatusRequest,
     Stop,
     Upgrade,
@@ -74,7 +75,12 @@ class Requests:
             return Accepted(self._epoch())
         if isinstance(request, Resume):
             return self._resume(request, drained=drained)
+        if isinstance(request, SetServer):
+            return self._done(self._supervisor.servers.set(request))
         return self._drain(request)
+
+    def _done(self, why_not: str) -> Reply:
+        return Refused(why_not) if why_not else Accepted(self._epoch())
 
     def stop(self, request: Stop) -> Accepted:
         """Drain and end everything."""
@@ -134,15 +140,21 @@ class Requests:
         return Accepted(self._epoch())
 
     def _resume(self, request: Resume, *, drained: bool) -> Reply:
-        why = self._wanted.resume_part(request.listener, request.server)
-        if why:
-            return Refused(why)
-        if request.listener is None and request.server is None:
+        servers = self._supervisor.servers
+        if request.server is not None:
+            return self._done(servers.set(SetServer(request.server, admin="ready")))
+        if request.listener is not None:
+            why = self._wanted.resume_listener(request.listener)
+            if why:
+                return Refused(why)
+        else:
             try:
                 if drained:
                     self._probe_drained()
             except AegisError as error:
                 return Refused(str(error))
+            self._wanted.resume_all_listeners()
+            servers.end_drains()
             self._wanted.move_to("serving", None)
         if self._supervisor.goal == "serving":
             for seat in self._supervisor.seats:
@@ -157,8 +169,11 @@ class Requests:
                 probe(address, f'listener "{listener.name}"')
 
     def _drain(self, request: Drain) -> Reply:
-        if request.listener is not None or request.server is not None:
-            why = self._wanted.drain_part(request)
-            return Refused(why) if why else Accepted(self._epoch())
+        if request.listener is not None:
+            return self._done(self._wanted.drain_listener(request.listener, request.timeout_s))
+        if request.server is not None:
+            default_s = self._supervisor.config.drain_timeout_s
+            servers = self._supervisor.servers
+            return self._done(servers.drain(request.server, request.timeout_s, default_s))
         self._wanted.move_to("drained", request.timeout_s)
         return Accepted(self._epoch())

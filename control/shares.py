@@ -1,4 +1,6 @@
-"""Divide `max_connections` of each backend over the workers, and move shares to where clients wait.
+"""Divide each limit of connections over the workers, and move shares to where clients wait.
+
+A limit has a name: a backend's (its `max_connections`), or BACKEND/ADDRESS for a server's.
 
 A limit is the whole proxy's (a database counts connections, not workers), and it holds at every
 moment, also while shares move and while a worker and its successor are both alive: what one worker
@@ -12,14 +14,12 @@ part; one connection, if its clients have none, comes before anybody else's. Who
 gets one from who has most, so that a successor can serve at once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
-
-from aegis.config import Config
 
 
 class Need(NamedTuple):
-    """What one worker has and wants of one backend."""
+    """What one worker has and wants of what one limit is about."""
 
     granted: int
     """Its share as last published."""
@@ -39,7 +39,7 @@ def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
     """Return each worker's new share; no share grows by more than what is free in all.
 
     Args:
-        limit: the backend's max_connections.
+        limit: of all workers together.
         needs: worker's pid -> what it has and wants.
     """
     if not needs:
@@ -99,25 +99,43 @@ def _see_to_the_ends(
 
 
 class Shares:
-    """The shares of all backends that have a limit."""
+    """The shares of all limits."""
 
-    def __init__(self, config: Config) -> None:
-        self._limits: dict[str, int] = {}
+    def __init__(self, limits: dict[str, int]) -> None:
+        self.limits: dict[str, int] = {}
+        """Name → of all workers together."""
         self._granted: dict[str, dict[int, int]] = {}
         self._believed: dict[str, dict[int, int]] = {}
         self._changed_in: dict[int, int] = {}  # pid -> epoch of its last change
-        self.reconfigure(config)
+        self.reconfigure(limits)
 
-    def reconfigure(self, config: Config) -> None:
-        """Go by other limits; what the workers have of a backend that stays they keep."""
-        self._limits = {b.name: b.max_connections for b in config.backends if b.max_connections}
-        self._granted = {name: self._granted.get(name, {}) for name in self._limits}
-        self._believed = {name: self._believed.get(name, {}) for name in self._limits}
+    def reconfigure(
+        self,
+        limits: dict[str, int],
+        holders: Mapping[str, Iterable[int]] | None = None,
+        epoch: int = 0,
+    ) -> None:
+        """Go by other limits; what the workers have of one that stays they keep.
+
+        Args:
+            limits: name -> of all workers together.
+            holders: of what was not limited so far: name -> workers that may have it. Until they
+                have applied the epoch any of them may use up all.
+            epoch: the one from which on the limits hold.
+        """
+        new = limits.keys() - self.limits.keys()
+        self.limits = dict(limits)
+        self._granted = {name: self._granted.get(name, {}) for name in self.limits}
+        self._believed = {name: self._believed.get(name, {}) for name in self.limits}
+        for name in new:
+            for pid in (holders or {}).get(name, ()):
+                self._believed[name][pid] = limits[name]
+                self._changed_in[pid] = epoch
 
     def for_new_worker(self, workers: int, needs: dict[str, dict[int, Need]]) -> dict[str, int]:
         """Return what a worker may start with: its fair part, as far as that is free."""
         shares = {}
-        for name, limit in self._limits.items():
+        for name, limit in self.limits.items():
             taken = sum(max(n.believed, n.granted, n.open) for n in needs[name].values())
             shares[name] = max(0, min(-(-limit // workers), limit - taken))
         return shares
@@ -125,13 +143,13 @@ class Shares:
     def set(self, pid: int, shares: dict[str, int]) -> None:
         """Note what a worker was started with, or is known to have."""
         for name, share in shares.items():
-            if name in self._limits:
+            if name in self.limits:
                 self._granted[name][pid] = self._believed[name][pid] = share
 
     def adopt(self, pid: int, opened: dict[str, int], epoch: int) -> None:
         """Note a worker of a controller before us: until it has applied the epoch, who knows."""
         self.set(pid, opened)
-        for name, limit in self._limits.items():
+        for name, limit in self.limits.items():
             self._believed[name][pid] = limit
         self._changed_in[pid] = epoch
 
@@ -144,9 +162,9 @@ class Shares:
     def move(self, needs: dict[str, dict[int, Need]], next_epoch: int) -> bool:
         """Divide anew by what the workers report; True when a share has changed."""
         changed = False
-        for name in self._limits:
+        for name in self.limits:
             before = self._granted[name]
-            after = self._granted[name] = divide(self._limits[name], needs.get(name, {}))
+            after = self._granted[name] = divide(self.limits[name], needs.get(name, {}))
             for pid, share in after.items():
                 if share != before.get(pid):
                     changed = True
@@ -163,7 +181,7 @@ class Shares:
         return granted, self._believed.get(name, {}).get(pid, 0)
 
     def of(self, pids: Iterable[int]) -> dict[int, dict[str, int]]:
-        """Return pid -> backend -> share, for Desired."""
+        """Return pid -> name -> share, for Desired."""
         return {
             pid: {name: granted.get(pid, 0) for name, granted in self._granted.items()}
             for pid in pids

@@ -1,20 +1,18 @@
 """What is: the status of the whole proxy, put together from the seats and the last reports."""
 
-from aegis.addresses import parse_address
 from aegis.config import Config
 from aegis.figures import Figures
 from aegis.lifecycle import Phase, ProxyPhase
 from aegis.messages import (
-    BackendStatus,
     ControllerStatus,
     ExporterStatus,
     ListenerStatus,
-    ServerStatus,
     Status,
     WorkerStatus,
 )
 from control.process import Process
 from control.seat import Seat
+from control.server_states import backend_statuses
 from control.supervisor import Supervisor
 from control.wanted import Wanted
 
@@ -50,8 +48,7 @@ def build_status(
     epoch: int,
 ) -> Status:
     """Return what `aegis-ctl status` shows; sums are over the workers now alive."""
-    reports = [process.report for process in supervisor.processes if process.report is not None]
-    figures = [report.figures for report in reports]
+    figures = supervisor.figures
     config = supervisor.config
     return Status(
         phase=phase,
@@ -62,7 +59,7 @@ def build_status(
         else None,
         workers=[worker for seat in supervisor.every_seat for worker in _workers(supervisor, seat)],
         listeners=_listeners(config, figures, wanted),
-        backends=_backends(config, figures, wanted),
+        backends=backend_statuses(supervisor.servers, figures),
     )
 
 
@@ -122,28 +119,4 @@ def _listeners(config: Config, figures: list[Figures], wanted: Wanted) -> list[L
             drained=listener.name in wanted.listeners,
         )
         for listener in config.listeners
-    ]
-
-
-def _backends(config: Config, figures: list[Figures], wanted: Wanted) -> list[BackendStatus]:
-    rows = [row for each in figures for row in each.servers]
-    return [
-        BackendStatus(
-            name=backend.name,
-            balance=backend.balance,
-            servers=[
-                ServerStatus(
-                    address=address,
-                    connections=sum(row.connections for row in of_server),
-                    connects_total=sum(row.connects for row in of_server),
-                    connect_errors_total=sum(sum(r.connect_errors.values()) for r in of_server),
-                    drained=f"{backend.name}/{parse_address(address).text}" in wanted.servers,
-                )
-                for address in backend.servers
-                for of_server in [
-                    [r for r in rows if (r.backend, r.address) == (backend.name, address)]
-                ]
-            ],
-        )
-        for backend in config.backends
     ]

@@ -17,13 +17,15 @@ from time import monotonic
 from aegis.addresses import parse_address
 from aegis.config import Config, config_digest, worker_digest
 from aegis.errors import AegisError
-from aegis.figures import BackendFigures
+from aegis.figures import Figures
 from aegis.inbox import Why
 from aegis.lifecycle import Goal
 from aegis.limits import HUNG_AFTER_S, HUNG_KILL_S, KILL_AFTER_S, MAX_WORKERS, STEER_SETTLE_S
 from aegis.messages import Boot, Report
+from control.needs import holders_of, needs_of, opened_by
 from control.process import Process, spawn_worker
 from control.seat import Seat
+from control.servers import Servers
 from control.shares import Need, Shares
 from control.slots import Slots
 
@@ -38,7 +40,9 @@ class Supervisor:
         config: Config,
         cores: list[int],
         runtime_dir: str,
+        *,
         slots: Slots,
+        servers: Servers,
         changed: Callable[[], int],
     ) -> None:
         """One seat per worker; worker `i` is pinned to `cores[i % len(cores)]`."""
@@ -52,7 +56,8 @@ class Supervisor:
         self.closing: dict[int, list[str]] = {}
         self.seats: list[Seat] = []
         self.leaving: list[Seat] = []
-        self.shares = Shares(config)
+        self.servers = servers
+        self.shares = Shares(servers.limits)
         self.slots = slots
         self._members: set[int] = set()
         self._reaped: deque[int] = deque(maxlen=MAX_WORKERS)  # their last words may still come
@@ -96,7 +101,8 @@ class Supervisor:
         self.digest = config_digest(config)
         self._wanted = worker_digest(config)
         self.generation += force
-        self.shares.reconfigure(config)
+        self.servers.reconfigure(config)
+        self.limit()
         self.closed &= {listener.name for listener in config.listeners}
         self.resize(count)
         self._changed()
@@ -160,6 +166,7 @@ class Supervisor:
                 generation=self.generation,
                 runtime_dir=self._runtime_dir,
                 config=self.config,
+                servers=self.servers.wishes,
                 shares=shares,
                 goal=self.goal,
                 drained_listeners=sorted(self.closed),
@@ -188,26 +195,14 @@ class Supervisor:
         if self.shares.move(self._needs(), epoch + 1):
             self._changed()
 
+    def limit(self) -> None:
+        """Go by the limits that there are now."""
+        if self.servers.limits != self.shares.limits:
+            holders = holders_of(self.figures)
+            self.shares.reconfigure(self.servers.limits, holders, self._changed())
+
     def _needs(self) -> dict[str, dict[int, Need]]:
-        """What each living worker has and wants of each backend, as it has last reported."""
-        needs: dict[str, dict[int, Need]] = {b.name: {} for b in self.config.backends}
-        for process in self.processes:
-            report = process.report
-            ours = report is not None and report.controller == os.getpid()
-            applied = report.epoch if report is not None and ours else 0
-            reported = {f.backend: f for f in report.figures.backends} if report is not None else {}
-            for name, of_backend in needs.items():
-                granted, believed = self.shares.need(name, process.pid, applied)
-                figures = reported.get(name, BackendFigures(name))
-                of_backend[process.pid] = Need(
-                    granted,
-                    believed,
-                    figures.open,
-                    figures.busy,
-                    figures.waiting,
-                    leaving=process.pid in self.retired or process.hung,
-                )
-        return needs
+        return needs_of(self.processes, self.shares, lambda p: p.pid in self.retired or p.hung)
 
     # --- processes -----------------------------------------------------------------------------
 
@@ -221,6 +216,11 @@ class Supervisor:
         """Every worker process there is."""
         return [process for seat in self.every_seat for process in seat.processes]
 
+    @property
+    def figures(self) -> list[Figures]:
+        """What every worker process has reported last."""
+        return [process.report.figures for process in self.processes if process.report is not None]
+
     def adopt(self, process: Process, report: Report | None) -> None:
         """Take in a worker of a controller before us; without a report it is only let finish."""
         process.report = report
@@ -229,8 +229,7 @@ class Supervisor:
             seat.retiring.append(process)
             self.retire(process, [])
             return
-        opened = {figures.backend: figures.open for figures in report.figures.backends}
-        self.shares.adopt(process.pid, opened, self._changed())
+        self.shares.adopt(process.pid, opened_by(report.figures), self._changed())
         process.digest, process.generation = report.config, report.generation
         binds = self.slots.adopt(seat.slot, process.pidfd, report.fds)
         process.private, process.binds = binds is None, binds or dict.fromkeys(report.fds, "")

@@ -8,10 +8,9 @@ import os
 from collections.abc import Callable
 from time import monotonic
 
-from aegis.addresses import parse_address
 from aegis.config import Config
 from aegis.lifecycle import Goal
-from aegis.messages import Desired, Drain
+from aegis.messages import Desired
 from control.handover import Handover
 from control.supervisor import Supervisor
 
@@ -28,8 +27,6 @@ class Wanted:
         self.doors_close_at = 0.0
         self.listeners: dict[str, float] = {}
         """Drained listener → instant at which its sessions are cut."""
-        self.servers: dict[str, float] = {}
-        """Drained BACKEND/ADDRESS → instant at which its sessions are cut."""
         self._supervisor = supervisor
         self._changed = changed
 
@@ -42,19 +39,19 @@ class Wanted:
             since=self.since,
             goal=supervisor.goal,
             deadline=self.deadline,
+            servers=supervisor.servers.wishes,
             shares=supervisor.shares.of(p.pid for p in supervisor.processes),
             workers=len(supervisor.seats),
             retired=supervisor.retired,
             closing=supervisor.closing,
             doors_close_at=self.doors_close_at,
             drained_listeners=self.listeners,
-            drained_servers=self.servers,
         )
 
     def take(self, handover: Handover) -> None:
         """Go on with what was wanted before an upgrade."""
         self.deadline, self.doors_close_at = handover.deadline, handover.doors_close_at
-        self.listeners, self.servers = handover.listeners, handover.servers
+        self.listeners = handover.listeners
         self._supervisor.closed = set(self.listeners)
 
     def move_to(self, goal: Goal, timeout_s: float | None) -> None:
@@ -78,64 +75,45 @@ class Wanted:
         self.deadline = 0.0 if goal == "serving" else max(self.doors_close_at, now) + timeout_s
         self._changed()
 
-    def drain_part(self, request: Drain) -> str:
-        """Drain a listener or a server; returns why not, empty when it is done."""
+    def drain_listener(self, name: str, timeout_s: float | None) -> str:
+        """Drain a listener; returns why not, empty when it is done."""
         config = self._supervisor.config
-        why = unknown_part(config, request.listener, request.server)
+        why = unknown_listener(config, name)
         if why:
             return why
-        timeout_s = config.drain_timeout_s if request.timeout_s is None else request.timeout_s
-        part = self.listeners if request.listener is not None else self.servers
-        name = request.listener or server_key(request.server or "")
-        if name not in part or request.timeout_s is not None:
+        seconds = config.drain_timeout_s if timeout_s is None else timeout_s
+        if name not in self.listeners or timeout_s is not None:
             log.info("draining %s", name)
-            part[name] = monotonic() + timeout_s
+            self.listeners[name] = monotonic() + seconds
             self._supervisor.closed = set(self.listeners)
             self._changed()
         return ""
 
-    def resume_part(self, listener: str | None, server: str | None) -> str:
-        """Serve a drained listener or server again; returns why not."""
-        why = unknown_part(self._supervisor.config, listener, server)
-        if why:
-            return why
-        if listener is not None:
-            self.listeners.pop(listener, None)
-        elif server is not None:
-            self.servers.pop(server_key(server), None)
-        else:
-            self.listeners.clear()
-            self.servers.clear()
+    def resume_listener(self, name: str) -> str:
+        """Serve a drained listener again; returns why not."""
+        why = unknown_listener(self._supervisor.config, name)
+        if not why:
+            self.listeners.pop(name, None)
+            self._resumed()
+        return why
+
+    def resume_all_listeners(self) -> None:
+        """Serve all drained listeners again."""
+        self.listeners.clear()
+        self._resumed()
+
+    def _resumed(self) -> None:
         self._supervisor.closed = set(self.listeners)
         self._changed()
-        return ""
 
     def reconfigured(self) -> None:
         """Forget the drains of what is not there any more."""
         config = self._supervisor.config
-        for name in [n for n in self.listeners if unknown_part(config, n, None)]:
+        for name in [n for n in self.listeners if unknown_listener(config, n)]:
             del self.listeners[name]
-        for name in [n for n in self.servers if unknown_part(config, None, n)]:
-            del self.servers[name]
 
 
-def unknown_part(config: Config, listener: str | None, server: str | None) -> str:
-    """Say that there is no such listener or server; empty when there is."""
-    if listener is not None:
-        names = [each.name for each in config.listeners]
-        if listener not in names:
-            return f'no listener "{listener}"; known listeners: {", ".join(names)}'
-    elif server is not None:
-        known = [f"{b.name}/{parse_address(s).text}" for b in config.backends for s in b.servers]
-        if server_key(server) not in known:
-            return f'no server "{server}"; known servers: {", ".join(known)}'
-    return ""
-
-
-def server_key(text: str) -> str:
-    """Return BACKEND/ADDRESS with the address as all processes write it."""
-    backend, _, address = text.partition("/")
-    try:
-        return f"{backend}/{parse_address(address).text}"
-    except ValueError:
-        return text
+def unknown_listener(config: Config, name: str) -> str:
+    """Say that there is no such listener; empty when there is."""
+    names = [each.name for each in config.listeners]
+    return "" if name in names else f'no listener "{name}"; known listeners: {", ".join(names)}'

@@ -26,10 +26,11 @@ import psutil
 import zmq
 
 from aegis import bus
-from aegis.config import Backend, Config, Listener
+from aegis.config import Config, Listener
+from aegis.config_backend import Backend, servers_of
 from aegis.figures import Figures
 from aegis.lifecycle import Goal
-from aegis.messages import Boot, Desired, Report
+from aegis.messages import Boot, Desired, Report, ServerWish
 from aegis.session_records import SessionBatch, SessionRecord
 
 DEADLINE_S = 20.0
@@ -185,15 +186,23 @@ class ControllerBus:
         self.desired = Desired(controller=os.getpid(), epoch=0, goal="serving", deadline=0.0)
 
     def publish(
-        self, goal: Goal, timeout_s: float = 0.0, retired: dict[int, float] | None = None
+        self,
+        goal: Goal,
+        timeout_s: float = 0.0,
+        retired: dict[int, float] | None = None,
+        servers: Iterable[ServerWish] | None = None,
+        shares: dict[int, dict[str, int]] | None = None,
     ) -> None:
         """Make a new epoch of it; `report` repeats it until somebody has it."""
+        before = self.desired
         self.desired = Desired(
             controller=self.desired.controller,
             epoch=self.desired.epoch + 1,
             goal=goal,
             deadline=0.0 if goal == "serving" else monotonic() + timeout_s,
             retired=self.desired.retired | (retired or {}),
+            servers=before.servers if servers is None else {"db": list(servers)},
+            shares=before.shares if shares is None else shares,
         )
         bus.send(self.commands, self.desired)
 
@@ -313,6 +322,7 @@ class Proxy:
         self.config = config
         self.sock: socket.socket
         self.bus: ControllerBus
+        self.known = True
         self.workers: list[Worker] = []
 
     @property
@@ -328,6 +338,11 @@ class Proxy:
             config=self.config,
             goal=goal,
             listeners={"front": self.sock.fileno()},
+            servers={
+                b.name: [ServerWish(each.address) for each in servers_of(b.servers)]
+                for b in self.config.backends
+                if self.known
+            },
             shares={b.name: b.max_connections for b in self.config.backends if b.max_connections},
         )
         worker = Worker(boot, self._directory / f"worker-{len(self.workers)}.log")
@@ -358,6 +373,12 @@ class Proxy:
         client = self.connect(receive_buffer=receive_buffer)
         return client, upstream.accept()
 
+    def want(self, *servers: ServerWish, shares: dict[str, int] | None = None) -> Figures:
+        """Have the backend's servers be these; returns the figures once the worker knows."""
+        of_worker = None if shares is None else {self.worker.pid: shares}
+        self.bus.publish("serving", servers=servers, shares=of_worker)
+        return self.figures()
+
     def refuses(self) -> bool:
         """Whether a new client is refused; any other failure is an error."""
         try:
@@ -370,11 +391,12 @@ class Proxy:
         return self.bus.ask(self.worker.pid)
 
     def fds(self) -> int:
-        """Count the worker's fds; what it closed for good in the turn of its last answer is gone.
+        """Count the worker's fds once the turn in which it answered is over.
 
-        A turn closes at its end and may answer before: with the next answer it is over.
+        A turn closes fds at its end, and it may answer any number of times before.
         """
-        self.figures()
+        turns = self.figures().turns
+        self.figures_when(lambda f: f.turns > turns, "the turn is over")
         return int(self.worker.process.num_fds())
 
     def figures_when(self, condition: Callable[[Figures], bool], what: str) -> Figures:
@@ -464,11 +486,15 @@ class Rig:
         buffer_bytes: int = 0,
         goal: Goal = "serving",
         telemetry: bool = True,
+        known: bool = True,
         listener: dict[str, Any] | None = None,
         backend: dict[str, Any] | None = None,
         **config: Any,
     ) -> Proxy:
-        """Start a worker for these servers and wait until it has reached its goal."""
+        """Start a worker for these servers and wait until it has reached its goal.
+
+        Not `known`: it is not told which servers there are.
+        """
         sock = self._own.enter_context(bound_socket(kind, self._directory, buffer_bytes))
         bind = listening_address(sock)
         proxy = Proxy(
@@ -480,7 +506,7 @@ class Rig:
                 **config,
             ),
         )
-        proxy.sock = sock
+        proxy.sock, proxy.known = sock, known
         proxy.bus = self.controller_bus(telemetry=telemetry)
         proxy.spawn(goal)
         proxy.await_phase(goal)

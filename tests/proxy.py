@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any
 
 import psutil
@@ -40,6 +41,7 @@ _PACKAGES = {
     "redis-cli": "redis-tools",
     "redis-benchmark": "redis-tools",
     "chromium": "chromium",
+    "dnsmasq": "dnsmasq-base",
     "nc": "netcat-openbsd",
     "promtool": "prometheus",
     "initdb": "postgresql",
@@ -149,7 +151,7 @@ class Aegis:
         """Write the configuration: by default listener `front` for backend `db`."""
         listeners = {"front": {"bind": self.address}} if listeners is None else listeners
         backends = backends or {"db": {"servers": list(servers)}}
-        lines = [f"{key} = {_value(value)}" for key, value in (top | {"workers": workers}).items()]
+        lines = _toml(top | {"workers": workers})
         lines += ["[metrics]", f'bind = "{self.metrics}"', "[log]", *_toml(log or {})]
         for name, table in listeners.items():
             lines += ["[[listener]]", *_toml({"name": name, "backend": "db"} | table)]
@@ -256,9 +258,16 @@ class Aegis:
         return sorted(p.name for p in self.runtime_dir.iterdir() if p.name != "aegis.log")
 
     def left_over(self) -> list[str]:
-        """Return every process, file and listening socket that is still there."""
+        """Return every process, file and listening socket that is still there.
+
+        A process that ends loses its memory, and the environment that we know it by, before its
+        sockets (do_exit in kernel/exit.c), so a port may listen for an instant longer.
+        """
         left = [" ".join(process.cmdline()) for process in self.processes()]
         left += self.left_files()
+        until = monotonic() + 1.0
+        while not left and not refuses(self.address) and monotonic() < until:
+            select.select([], [], [], 0.005)
         left += [] if refuses(self.address) else [self.address]
         if self.address.startswith("unix:") and Path(self.address.removeprefix("unix:")).exists():
             left.append(self.address)
@@ -288,12 +297,15 @@ class Aegis:
 
 
 def _toml(table: dict[str, Any]) -> list[str]:
-    return [f"{key} = {_value(value)}" for key, value in table.items()]
+    return [f"{key} = {_inline(value)}" for key, value in table.items()]
 
 
-def _value(value: Any) -> str:
+def _inline(value: Any) -> str:
+    """Write a value of TOML on one line."""
     if isinstance(value, dict):
-        return f"{{{', '.join(_toml(value))}}}"
+        return "{ " + ", ".join(_toml(value)) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_inline(each) for each in value) + "]"
     return json.dumps(value)
 
 

@@ -1,193 +1,147 @@
 """A named group of servers as one worker sees it, and the choice of the next one.
 
-Nothing here does I/O. Counts are this worker's own: least_conn compares what this worker has open.
+    ServerWish, ServerWish, … ─▶ apply ─▶ servers: live ─┬─ balance ─▶ pick ─▶ dial
+                                                         └─ nobody new: what they have ends
+
+Live are the servers whose weight is above 0 and which are no backups, or the backups if there is no
+other. A server that is not wanted any more keeps what it has and is forgotten once that has ended.
 """
 
-import errno
 import socket
-from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Iterable
 
-from aegis import config
-from aegis.addresses import Address, parse_address
-from aegis.figures import CONNECT_BOUNDS_S, BackendFigures, ServerFigures
-from workers.tcp import tune
+from aegis import config_backend
+from aegis.figures import BackendFigures
+from aegis.messages import ServerWish
+from workers.balance import Load, Source, client_key, connections_of, make_balance
+from workers.budget import Budget
+from workers.target import UNLIMITED, Server
+from workers.tcp import RawSocket
 
-if TYPE_CHECKING:
-    from workers.loop import Loop
-
-
-class Server:
-    """One address of a backend; `figures.connections` is kept by the sessions that use it."""
-
-    __slots__ = ("address", "bit", "figures")
-
-    def __init__(self, backend: str, text: str, index: int) -> None:
-        self.address: Final[Address] = parse_address(text)
-        self.bit: Final = 1 << index
-        self.figures: Final = ServerFigures(backend, text)
-
-    def count_connect(self, seconds: float) -> None:
-        """Count an established connection, and how long it took by the loop's clock.
-
-        That clock is as good as a turn is long; the histogram's first bound is above that.
-        """
-        self.figures.connects += 1
-        self.figures.connect_seconds.observe(seconds, CONNECT_BOUNDS_S)
-
-    def count_error(self, code: int) -> None:
-        """Count a failed connect by the name of its errno."""
-        errors, name = self.figures.connect_errors, errno.errorcode.get(code, str(code))
-        errors[name] = errors.get(name, 0) + 1
+Tried = tuple[Server, ...]
+_STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
 
 
-class Claimant(Protocol):
-    """Somebody who wants to open a connection and waits for room."""
-
-    def room(self) -> None:
-        """There is room for a connection, unless somebody else is quicker."""
-        ...
-
-    def queue(self) -> tuple[int, float]:
-        """Return how many clients wait here, and since when the first of them does."""
-        ...
-
-
-class Shrinkable(Claimant, Protocol):
-    """A claimant who may have connections that nobody uses."""
-
-    def shrink(self) -> bool:
-        """Close one of them; False when there is none."""
-        ...
-
-    def retire_one(self) -> bool:
-        """Let one that is used end with its use; False when there is none."""
-        ...
-
-
-class Backend:
-    """The servers of one backend, and the budget of connections to them.
-
-    `pick` never returns a server whose bit is in `tried`. Whoever opens a connection asks `claim`
-    first and tells `opened`, and `freed` when it has ended; at most `limit` are open.
-    """
+class Backend(Budget):
+    """The servers of one backend. `pick` never returns one that is in `tried`."""
 
     __slots__ = (
-        "_claimants", "_ended", "_least_conn", "_turn", "config", "drained", "figures", "limit",
-        "open", "pool_min", "pools", "servers",
+        "_by_source", "_only", "_others", "balance", "config", "figures", "has_choice", "pool_min",
+        "servers",
     )  # fmt: skip
 
-    def __init__(self, conf: config.Backend, slot: int, workers: int = 1) -> None:
-        """Start the rotation at the worker's slot, so that workers do not move in step."""
+    def __init__(self, conf: config_backend.Backend, slot: int, workers: int = 1) -> None:
+        """Know no server yet: they come with `apply`."""
+        super().__init__()
         self.config = conf
         self.figures = BackendFigures(conf.name)
-        self.servers = [Server(conf.name, text, i) for i, text in enumerate(conf.servers)]
-        self._turn = slot % len(self.servers)
-        self._least_conn = conf.balance == "least_conn"
-        self._claimants: deque[Claimant] = deque()
-        self._ended: list[Server] = []  # closed in this turn
-        self.limit: float = float("inf")
-        """This worker's share of max_connections."""
-        self.open = 0
-        self.drained = 0
-        """Bits of the servers that get nobody new."""
+        self.servers: dict[str, Server] = {}
+        """By address; those that are let go included."""
+        self.balance = make_balance(conf.balance, slot)
+        self._by_source = isinstance(self.balance, Source)
+        self._only: Server | None = None  # where there is no choice
+        self.has_choice = False
+        """Whether several servers are live."""
+        self._others: tuple[Server, ...] = ()  # backups that are not live
         self.pool_min = 0
         """This worker's share of pool_min."""
         self.divide_minimum(slot, workers)
-        self.pools: list[Shrinkable] = []
-        """Who may have connections to spare for others of the backend."""
 
     def divide_minimum(self, slot: int, workers: int) -> None:
         """Take this worker's part of the pipes to be kept open."""
         whole, rest = divmod(self.config.pool_min, workers)
         self.pool_min = whole + (slot < rest)
 
-    def claim(self, claimant: Claimant) -> bool:
-        """Whether a connection may be opened now; if not, its `room` is called when one may."""
-        if self.open < self.limit:
-            return True
-        if claimant not in self._claimants:
-            self._claimants.append(claimant)
-        if self.open - len(self._ended) + len(self._claimants) > self.limit:
-            any(pool.shrink() for pool in self.pools)
-        return False
+    # --- what is wanted ------------------------------------------------------------------------
 
-    def give_up(self, claimant: Claimant) -> None:
-        """Forget a claim."""
-        if claimant in self._claimants:
-            self._claimants.remove(claimant)
+    def apply(self, wishes: Iterable[ServerWish], shares: dict[str, int]) -> None:
+        """Want these servers, each with its weight, and let the others go.
 
-    def set_limit(self, limit: float) -> None:
-        """Move the share; connections above it are closed as they fall idle."""
-        self.limit = limit
-        over = self.open - limit
-        while over > 0 and any(pool.shrink() or pool.retire_one() for pool in self.pools):
-            over -= 1
-        self._invite()
-
-    def opened(self, server: Server) -> None:
-        """Count a connection that is being opened."""
-        self.open += 1
-        server.figures.connections += 1
-
-    def freed(self, server: Server, loop: "Loop") -> None:
-        """Count a connection that ends with this turn, and let who waits have its place then.
-
-        Not before the socket is closed: the server would see one connection too many.
+        Args:
+            wishes: all servers that are wanted.
+            shares: where a new server has a limit, this worker's share of it.
         """
-        if self.limit == float("inf"):  # nobody waits
-            self.open -= 1
-            server.figures.connections -= 1
-            return
-        if not self._ended:
-            loop.after_closing(self)
-        self._ended.append(server)
+        wanted = {wish.address: wish for wish in wishes}
+        for address, server in self.servers.items():
+            server.wanted = address in wanted
+            server.weight = server.weight if server.wanted else 0
+        for address, wish in wanted.items():
+            known = self.servers.get(address)
+            if known is None:
+                known = self.servers[address] = Server(self.config.name, wish)
+                known.limit = self._share_of(known, shares)
+            known.wish, known.weight = wish, wish.weight
+        usable = [self.servers[address] for address in wanted if wanted[address].weight]
+        ordinary = tuple(server for server in usable if not server.wish.backup)
+        before, self.live = self.live, ordinary or tuple(usable)
+        self._others = tuple(server for server in usable if server not in self.live)
+        for server in self.servers.values():
+            server.live = server in self.live
+        self.balance.changed(self.live, members=before != self.live)
+        if before != self.live:
+            for pool in self.pools:
+                pool.servers_changed()
+        self._live_changed()
 
-    def flush(self) -> None:
-        """Note that what was freed in this turn is closed now."""
-        for server in self._ended:
-            self.open -= 1
-            server.figures.connections -= 1
-        self._ended.clear()
-        self._invite()
+    def share(self, shares: dict[str, int]) -> None:
+        """Take this worker's shares of what is limited."""
+        if self.config.max_connections:
+            limit = shares.get(self.config.name, self.limit)
+            if limit != self.limit:
+                self.set_limit(limit)
+        for server in self.servers.values():
+            share = self._share_of(server, shares)
+            if share != server.limit:
+                self.set_server_limit(server, share)
 
-    def fail(self, error: Exception) -> None:
-        """Let the worker die: a budget that is wrong must be made anew."""
-        raise error
+    def _share_of(self, server: Server, shares: dict[str, int]) -> int:
+        return shares.get(f"{self.config.name}/{server.wish.address}", UNLIMITED)
 
-    def _invite(self) -> None:
-        for _ in range(len(self._claimants)):
-            if self.open >= self.limit:
-                return
-            self._claimants.popleft().room()
+    def _live_changed(self) -> None:
+        live = self.live
+        alone = live is not None and len(live) == 1 and live[0].limit == UNLIMITED
+        self._only = live[0] if live and alone else None
+        self.has_choice = live is not None and len(live) > 1
+        super()._live_changed()
 
-    @property
-    def claims(self) -> int:
-        """How many wait for room, pools included."""
-        return len(self._claimants)
+    def leaving(self) -> list[Server]:
+        """Return those that get nobody new and have somebody still, or are to be forgotten."""
+        return [
+            server
+            for server in self.servers.values()
+            if not server.live and (server.figures.connections or not server.wanted)
+        ]
 
-    def queue(self, now: float) -> tuple[int, float]:
-        """Return how many clients wait for a connection, and since when the first of them does."""
-        sessions = [each for each in self._claimants if each not in self.pools]
-        queues = [each.queue() for each in [*sessions, *self.pools]]
-        return sum(count for count, _ in queues), min((since for _, since in queues), default=now)
+    def forget(self, server: Server) -> None:
+        """Forget a server that has nothing left here."""
+        del self.servers[server.wish.address]
 
-    def pick(self, tried: int) -> Server | None:
-        """Choose a server for a session that has tried those in the bit set; None: all tried."""
-        servers, turn = self.servers, self._turn
-        tried |= self.drained
-        best: Server | None = None
-        for server in servers[turn:] + servers[:turn] if len(servers) > 1 else servers:
-            if server.bit & tried:
-                continue
-            if not self._least_conn:
-                best = server
-                break
-            if best is None or server.figures.connections < best.figures.connections:
-                best = server
-        if best is not None:
-            self._turn = best.bit.bit_length() % len(servers)  # the one after it, ties rotate
-        return best
+    # --- the next server -----------------------------------------------------------------------
+
+    def pick(self, tried: Tried = (), key: int = 0) -> Server | None:
+        """Choose a server for a session that has tried those; None: no other has room.
+
+        Backups are chosen once every live server was tried.
+        """
+        if self._only is not None and not tried:
+            return self._only
+        left = [server for server in self.live or () if server not in tried]
+        left = left or [server for server in self._others if server not in tried]
+        left = [server for server in left if server.has_room]
+        return self.balance.next(left, key, connections_of) if left else None
+
+    def turn(self, now: float, load: Load = connections_of) -> Server | None:
+        """Choose a live server for what is shared, full or not; None: all are shunned."""
+        left = [server for server in self.live or () if now >= server.shunned_until]
+        return self.balance.next(left, 0, load) if left else None
+
+    def has_untried(self, tried: Tried) -> bool:
+        """Whether there is a server that was not tried, though it may have no room now."""
+        return any(server not in tried for server in (*(self.live or ()), *self._others))
+
+    def key_of(self, client: socket.socket) -> int:
+        """Return what `pick` has to know of a client."""
+        return client_key(client) if self._by_source else 0
 
     def dial(self, server: Server) -> tuple[socket.socket, int]:
         """Start a non-blocking connect; returns the socket and connect(2)'s errno (0: done).
@@ -196,7 +150,7 @@ class Backend:
             OSError: no socket could be made (EMFILE and its like).
         """
         address = server.address
-        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = RawSocket(address.family, _STREAM)
         if address.family != socket.AF_UNIX:
-            tune(sock, self.config.keepalive_s)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock, sock.connect_ex(address.sockaddr)

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aegis.figures import REPLY_BOUNDS_S
 from aegis.framers.contract import ProtocolError
 from aegis.limits import RUN_MAX
-from workers.backend import Server
 from workers.loop import READ, SILENCED
 from workers.server import CLOSED, READY, ServerEnd
 from workers.slab import Slab
+from workers.target import Server
 
 if TYPE_CHECKING:
+    from workers.pipe import Pipe
     from workers.pool import Pool
     from workers.pool_client import PoolClient
 
@@ -63,8 +64,8 @@ class Dealer(ServerEnd):
         """Who gets each reply that is to come, a PoolClient or Odd; those who have left, too."""
         self.idle_since = self.busy_since = self.loop.now
         """Since when nothing was owed; since when the server has not got on with what it owes."""
-        self.heard_at = self.loop.now
-        """When the server last said something, or began to owe something."""
+        self.heard_at = 0.0
+        """When the server last said something."""
         self._due = 0  # replies to requests of which bytes have gone: no others can come
         self._latency = pool.latency_of(target)
         self._asked_at: deque[tuple[float, int]] = deque()  # since when so many of these are owed
@@ -80,7 +81,7 @@ class Dealer(ServerEnd):
 
     def begin(self) -> None:
         """Begin to owe: from now on the server's silence counts."""
-        self.busy_since = self.heard_at = self.loop.now
+        self.busy_since = self.loop.now
 
     def began_to_go(self) -> None:
         """Expect replies to all that was gathered, from now on."""
@@ -92,6 +93,28 @@ class Dealer(ServerEnd):
             figures.requests += added
             figures.hits += added - self._submitted  # of what was submitted the pool has counted it
             self._submitted = 0
+
+    def move_unwritten(self) -> None:
+        """Give requests of which nothing has gone to another pipe, if one has room for them.
+
+        Whose earlier requests have gone here is told at once what became of them, so the replies
+        keep their order.
+        """
+        count = len(self.owed) - self._due
+        other = self.another(count) if count and self.owner is None else None
+        if other is None:
+            return
+        takers = [self.owed.pop() for _ in range(count)][::-1]
+        other.take_over(self._out[self._begun_bytes :], takers)
+        del self._out[self._begun_bytes :]
+        for client in {client_of(taker) for taker in takers}:
+            client.moved(other)
+
+    def take_over(self, requests: bytearray, takers: list[Any]) -> None:
+        """Send what another pipe could not send, and owe the replies to its takers."""
+        self._out += requests
+        self.owed.extend(takers)
+        self.send_later()
 
     def deal(self, count: int) -> None:
         """Deal out so many bytes, which the loop's hot slab holds."""
@@ -284,6 +307,10 @@ class Dealer(ServerEnd):
 
     def not_here(self) -> None:
         """No more requests of this turn: it is stuck."""
+        raise NotImplementedError
+
+    def another(self, count: int) -> "Pipe | None":
+        """Return another pipe that can take so many requests; it is about to owe their replies."""
         raise NotImplementedError
 
     def fell_idle(self) -> None:

@@ -1,8 +1,8 @@
-"""Drains of a part of a worker, a listener or a server, and the list of what deadlines have cut.
+"""Drains of single listeners of a worker, and the list of what deadlines have cut.
 
 The drain of the whole worker is its phase (workers/worker.py). These come and go while it serves:
 
-    Desired.drained_listeners, .drained_servers ──apply──▶ Parts ──step, every tick──▶ cut
+    Desired.drained_listeners ──apply──▶ Parts ──step, every tick──▶ cut
 """
 
 import contextlib
@@ -14,12 +14,9 @@ from collections.abc import Iterable
 from aegis.figures import Figures
 from aegis.limits import CUTS_LISTED, REFUSE_SETTLE_S
 from aegis.messages import Cut
-from workers.backend import Backend
 from workers.listener import Listener
-from workers.pool import Pool
 from workers.session import Session
 from workers.shared import SharedSession
-from workers.warm import Warm
 
 log = logging.getLogger(__name__)
 
@@ -60,27 +57,17 @@ def _server_of(session: Session | SharedSession) -> str:
 
 
 class Parts:
-    """The drained listeners and servers of a worker that serves."""
+    """The drained listeners of a worker that serves."""
 
-    def __init__(
-        self,
-        listeners: list[Listener],
-        backends: list[Backend],
-        pools: list[Pool | Warm],
-        cuts: Cuts,
-    ) -> None:
+    def __init__(self, listeners: list[Listener], cuts: Cuts) -> None:
         self._listeners = {listener.config.name: listener for listener in listeners}
-        self._backends = backends
-        self._pools = [pool for pool in pools if isinstance(pool, Pool)]
-        self._warm = [pool for pool in pools if isinstance(pool, Warm)]
         self._cuts = cuts
         self._refuse_at: dict[str, float] = {}  # listeners whose doors are about to close
         self._since: dict[str, float] = {}
         self.listeners: dict[str, float] = {}
         """Drained listener → deadline."""
-        self._servers: dict[str, float] = {}
 
-    def apply(self, listeners: dict[str, float], servers: dict[str, float], now: float) -> None:
+    def apply(self, listeners: dict[str, float], now: float) -> None:
         """Want these drained and the others not."""
         for name in self.listeners.keys() - listeners.keys():
             self._refuse_at.pop(name, None)
@@ -91,18 +78,6 @@ class Parts:
                 self._refuse_at[name] = now + REFUSE_SETTLE_S
                 self._since[name] = now
         self.listeners = {name: at for name, at in listeners.items() if name in self._listeners}
-        self._servers = servers
-        for backend in self._backends:
-            before = backend.drained
-            backend.drained = sum(
-                server.bit
-                for server in backend.servers
-                if f"{backend.config.name}/{server.address.text}" in servers
-            )
-            for warm in self._warm:
-                if warm.backend is backend and backend.drained != before:
-                    warm.close()  # and open others, to the servers that are left
-                    warm.closed = False
 
     def start_drained(self, names: Iterable[str]) -> None:
         """Be born with these listeners drained; somebody before may have left them open."""
@@ -111,7 +86,7 @@ class Parts:
             self.listeners[name] = self._since[name] = 0.0
 
     def step(self, now: float, spread_s: float) -> None:
-        """Close doors whose time has come, let clients and pipes go, cut at the deadlines."""
+        """Close doors whose time has come, let clients go, cut at the deadlines."""
         for name, at in list(self._refuse_at.items()):
             if now >= at:
                 del self._refuse_at[name]
@@ -122,30 +97,3 @@ class Parts:
             listener.drain(now, since, min(since + spread_s, (since + deadline) / 2))
             if deadline and now >= deadline and name not in self._refuse_at:
                 self._cuts.end(listener, listener.sessions)
-        for backend in self._backends:
-            if backend.drained:
-                self._drain_servers(backend, now)
-
-    def _drain_servers(self, backend: Backend, now: float) -> None:
-        overdue = sum(
-            server.bit
-            for server in backend.servers
-            if now >= self._servers.get(f"{backend.config.name}/{server.address.text}", now + 1)
-        )
-        for pool in self._pools:
-            for pipe in list(pool.pipes) if pool.backend is backend else []:
-                if pipe.target.bit & overdue and isinstance(pipe.owner, SharedSession):
-                    self._cuts.end(pipe.owner.listener, [pipe.owner])
-                elif pipe.target.bit & backend.drained and not pipe.retiring:
-                    pool.retire(pipe)
-                    if not pipe.owed:
-                        pool.idle(pipe)
-        for listener in self._listeners.values():
-            if listener.backend is backend and overdue:
-                self._cuts.end(listener, [s for s in listener.sessions if _is_on(s, overdue)])
-
-
-def _is_on(session: Session | SharedSession, bits: int) -> bool:
-    if not isinstance(session, Session) or session.target is None:
-        return False
-    return bool(session.target.bit & bits)

@@ -32,39 +32,29 @@ OPEN, BLOCKED, ENDED = 0, 1, 2
 class Flow:
     """A direction; the reader of its source's fd and the writer of its sink's."""
 
-    __slots__ = (
-        "_bytes", "_end", "_recv_into", "_send", "_session", "_slab", "_start", "sink", "state",
-        "way",
-    )  # fmt: skip
+    __slots__ = ("_end", "_slab", "_start", "session", "sink", "source", "state", "way")
 
     def __init__(self, session: "Session", source: socket, sink: socket, way: int) -> None:
         """`way` is 0 from client to server, 1 back: the index into the listener's byte counts."""
         self.state = OPEN
+        self.session = session
+        self.source = source
         self.sink = sink
         self.way = way
-        self._session = session
-        self._bytes = session.bytes
-        self._recv_into = source.recv_into
-        self._send = sink.send
-        self._slab: Slab | None = None
-        self._start = self._end = 0
+        self._slab: Slab | None = None  # what is parked: from _start to _end, unset without one
 
     def on_readable(self, mask: int) -> None:
         """Move what has come, a capped number of slabs at a time."""
-        session = self._session
-        if self.state != OPEN:
+        session = self.session
+        if self.state:
             session.paused_event(self.way, mask)
             return
-        loop = session.loop
+        loop, rounds = session.loop, ROUNDS_PER_EVENT
         slabs = loop.slabs
-        rounds = ROUNDS_PER_EVENT
-        while True:
-            if not slabs.spare:
-                self._peek()
-                return
+        while slabs.spare:
             buffer, view = slabs.hot
             try:
-                count = self._recv_into(buffer)
+                count = self.source.recv_into(buffer)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -74,32 +64,39 @@ class Flow:
                 session.source_ended(self)
                 return
             session.active_at = loop.now
-            self._bytes[self.way] += count
+            session.bytes[self.way] += count
             try:
-                sent = self._send(view[:count])
+                sent = self.sink.send(view[:count])
             except BlockingIOError:
                 sent = 0
             except OSError as error:
                 session.sink_broke(self, error)
                 return
             if sent < count:
-                self._slab = slabs.park()
-                self._start, self._end = sent, count
-                self.state = BLOCKED
+                self.park(slabs.park(), sent, count)
                 session.wait()
                 return
-            rounds -= 1
-            if count < len(buffer) or not rounds:
+            if count < len(buffer):
                 return
+            rounds -= 1
+            if not rounds:
+                return
+        self._peek()
+
+    def park(self, slab: "Slab", start: int, end: int) -> None:
+        """Keep what the sink has not taken, in a slab that is ours from now on."""
+        self._slab = slab
+        self._start, self._end = start, end
+        self.state = BLOCKED
 
     def on_writable(self, mask: int) -> None:  # noqa: ARG002 - the mask says nothing more
         """Write what is parked; once it is gone, or was never ours, read on."""
         if self.state != BLOCKED:
             return  # the turn in which it was unblocked or ended
-        session = self._session
+        session = self.session
         if self._slab is not None:
             try:
-                self._start += self._send(self._slab.view[self._start : self._end])
+                self._start += self.sink.send(self._slab.view[self._start : self._end])
             except BlockingIOError:
                 return
             except OSError as error:
@@ -115,14 +112,13 @@ class Flow:
     def preload(self, data: memoryview) -> None:
         """Have bytes go out before what is read: they are parked as if the sink had been full."""
         if data:
-            self._slab = self._session.loop.slabs.borrow()
-            self._slab.view[: len(data)] = data
-            self._start, self._end = 0, len(data)
-            self.state = BLOCKED
+            slab = self.session.loop.slabs.borrow()
+            slab.view[: len(data)] = data
+            self.park(slab, 0, len(data))
 
     def fail(self, error: Exception) -> None:
         """End the session after a handler raised."""
-        self._session.fail(error)
+        self.session.fail(error)
 
     def end(self) -> None:
         """Stop for good; what was parked is lost."""
@@ -132,16 +128,16 @@ class Flow:
     def drop(self) -> None:
         """Give a parked slab back."""
         if self._slab is not None:
-            self._session.loop.slabs.release(self._slab)
+            self.session.loop.slabs.release(self._slab)
             self._slab = None
 
     def _peek(self) -> None:
         """Move what the sink takes without ever owning it: there is no slab to park the rest in."""
-        session = self._session
+        session = self.session
         hot = session.loop.slabs.hot
-        session.worker_figures.slab_shortages += 1
+        session.listener.worker_figures.slab_shortages += 1
         try:
-            count = self._recv_into(hot.buffer, 0, MSG_PEEK)
+            count = self.source.recv_into(hot.buffer, 0, MSG_PEEK)
         except BlockingIOError:
             return
         except OSError as error:
@@ -151,15 +147,15 @@ class Flow:
             session.source_ended(self)
             return
         try:
-            sent = self._send(hot.view[:count])
+            sent = self.sink.send(hot.view[:count])
         except BlockingIOError:
             sent = 0
         except OSError as error:
             session.sink_broke(self, error)
             return
         if sent:
-            self._recv_into(hot.buffer, sent, MSG_TRUNC)  # there they are: no wait, no error
-            self._bytes[self.way] += sent
+            self.source.recv_into(hot.buffer, sent, MSG_TRUNC)  # there they are: no wait, no error
+            session.bytes[self.way] += sent
             session.active_at = session.loop.now
         if sent < count:
             self.state = BLOCKED

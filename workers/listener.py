@@ -30,12 +30,13 @@ from aegis.figures import SESSION_BOUNDS_S, Figures, ListenerFigures
 from aegis.lifecycle import CloseReason
 from aegis.limits import ACCEPT_PAUSE_S, ACCEPTS_PER_TURN, TICK_S
 from workers.backend import Backend
+from workers.dialling import Dialling
 from workers.loop import READ, Loop
 from workers.pool import Pool
 from workers.session import Session
 from workers.session_log import SessionLog
 from workers.shared import SharedSession
-from workers.tcp import SHORTAGES, tune
+from workers.tcp import SHORTAGES, RawSocket, tune
 from workers.timers import Alarm
 from workers.warm import Warm
 
@@ -57,8 +58,9 @@ class Listener:
     """Accepts clients into sessions. `serving` and `refusing` exclude each other."""
 
     __slots__ = (
-        "_accepting", "_paused", "_pool", "_refusing", "_registered", "_session_log", "_sock",
-        "_told", "backend", "config", "figures", "loop", "sessions", "warm", "worker_figures",
+        "_accept_fd", "_accepting", "_family", "_paused", "_pool", "_refusing", "_registered",
+        "_session_log", "_short", "_sock", "_told", "backend", "config", "figures", "loop",
+        "sessions", "warm", "worker_figures",
     )  # fmt: skip
 
     def __init__(
@@ -94,8 +96,10 @@ class Listener:
         self.figures = ListenerFigures(conf.name)
         self.sessions: set[Session | SharedSession] = set()
         self._told: dict[SharedSession, None] = {}  # to end between two requests; in this order
-        self._sock = socket.socket(fileno=fd)
+        self._sock: socket.socket = RawSocket(fileno=fd)
+        self._family, self._accept_fd = self._sock.family, self._sock._accept
         self._sock.setblocking(False)
+        self._short: dict[Dialling, None] = {}  # they wait for a fd, in this order
         self._accepting = False  # what is wanted
         self._registered = False  # what epoll has been told
         self._paused = self._refusing = False
@@ -204,7 +208,7 @@ class Listener:
     def _accept(self) -> bool:
         """Accept one client; False when there is none or there must be a pause."""
         try:
-            client, address = self._sock.accept()
+            fd, address = self._accept_fd()
         except BlockingIOError:
             return False
         except OSError as error:
@@ -218,6 +222,7 @@ class Listener:
                 self._sync()
                 return False
             return True  # ECONNABORTED and the like are one client's (accept(2))
+        client: socket.socket = RawSocket(self._family, socket.SOCK_STREAM, 0, fd)
         client.setblocking(False)
         session: Session | SharedSession
         if self._pool is None:
@@ -239,8 +244,13 @@ class Listener:
             session.fail(error)
         return True
 
-    def shortage(self) -> None:
-        """Pause accepting: a listener that stays readable without fds to accept with would spin."""
+    def shortage(self, session: Dialling | None = None) -> None:
+        """Pause accepting: a listener that stays readable without fds to accept with would spin.
+
+        A session that has no socket to its server yet is the first to go on after the pause.
+        """
+        if session is not None:
+            self._short[session] = None
         if self._paused:
             return
         self._paused = True
@@ -250,6 +260,10 @@ class Listener:
 
     def _resume(self, now: float) -> float:  # noqa: ARG002 - an alarm's signature
         self._paused = False
+        short, self._short = self._short, {}
+        for session in short:
+            if session.server is None:
+                session.retry()
         self._sync()
         return 0.0
 
@@ -268,6 +282,8 @@ class Listener:
             self._session_log.closed(session.note, self.backend, reason, self.figures.sessions)
         if self._told and isinstance(session, SharedSession):
             self._told.pop(session, None)
+        if self._short and isinstance(session, Session):
+            self._short.pop(session, None)
         self.figures.sessions -= 1
         self.figures.closed[reason] += 1
         lasted_s = self.loop.now - session.accepted_at

@@ -93,12 +93,13 @@ class Loop:
     """One worker's loop; everything that is called from it runs in its thread."""
 
     __slots__ = (
-        "_after", "_doomed", "_epoll", "_figures", "_gathered", "_later", "_readers", "_running",
-        "_writers", "halves", "now", "slabs", "wheel",
+        "_after", "_doomed", "_epoll", "_figures", "_gathered", "_later", "_readers", "_register",
+        "_running", "_writers", "halves", "now", "slabs", "wheel",
     )  # fmt: skip
 
     def __init__(self, slabs: Slabs, figures: Figures) -> None:
         self._epoll = select.epoll()
+        self._register = self._epoll.register
         self._readers: list[Reader] = []
         self._writers: list[Writer] = []
         self._doomed: list[socket.socket] = []
@@ -115,13 +116,15 @@ class Loop:
 
     def add(self, fd: int, mask: int, reader: Reader, writer: Writer = NOBODY) -> None:
         """Register a fd; at least HANGUP and ERROR are reported, to the reader."""
-        if fd >= len(self._readers):
+        try:
+            self._readers[fd] = reader
+            self._writers[fd] = writer
+        except IndexError:
             missing = fd + 1 - len(self._readers)
             self._readers.extend([NOBODY] * missing)
             self._writers.extend([NOBODY] * missing)
-        self._readers[fd] = reader
-        self._writers[fd] = writer
-        self._epoll.register(fd, mask)
+            self._readers[fd], self._writers[fd] = reader, writer
+        self._register(fd, mask)
 
     def switch(self, fd: int, old: int, new: int) -> int:
         """Wait for other events of a registered fd, SILENCED for none at all; returns `new`."""
@@ -139,9 +142,10 @@ class Loop:
         self._writers[fd] = writer
         self._epoll.modify(fd, mask)
 
-    def read_by(self, fd: int, reader: Reader) -> None:
-        """Let another reader have what comes on a registered fd."""
-        self._readers[fd] = reader
+    def succeed(self, fd: int, before: Reader, reader: Reader) -> None:
+        """Let another read what `before` has read, unless the fd is nobody's any more."""
+        if self._readers[fd] is before:
+            self._readers[fd] = reader
 
     def remove(self, fd: int) -> None:
         """Deregister a fd that others hold as well, so that closing it would not."""

@@ -12,8 +12,10 @@ import errno
 import socket
 
 from aegis.limits import RECONNECT_MAX_S, RECONNECT_MIN_S, TICK_S
-from workers.backend import Backend, Server
+from workers.backend import Backend, Tried
 from workers.loop import Loop
+from workers.target import Server
+from workers.tcp import keep_alive
 
 
 class Opening:
@@ -24,7 +26,7 @@ class Opening:
         self.loop = loop
         self.closed = False
         """Nothing is to be opened: the worker has drained, or nobody can come any more."""
-        self._tried = 0  # servers that refused since one did not
+        self._tried: Tried = ()  # servers that refused since one did not
         self._retry_s = 0.0
         self._retry_at = 0.0
         self.deferred = False  # `flush` comes at the end of this turn
@@ -37,39 +39,55 @@ class Opening:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every server has failed since one did not; drained ones are not tried."""
-        return (self._tried | self.backend.drained).bit_count() >= len(self.backend.servers)
+        """Whether every server has failed since one did not; those that are let go do not count."""
+        return not self.backend.has_untried(self._tried)
 
     def dial(self) -> tuple[Server, socket.socket] | None:
         """Begin a connect that has room in the budget; None when none could be begun."""
-        while True:
-            target = self.backend.pick(self._tried)
-            if target is None:
-                return None
-            try:
-                sock, code = self.backend.dial(target)
-            except OSError as error:  # no socket could be made: that passes by itself
-                target.count_error(error.errno or errno.EIO)
-                self._retry_at = self.loop.now + TICK_S
-                return None
-            if code in {0, errno.EINPROGRESS}:
-                self.backend.opened(target)
-                return target, sock
-            sock.close()
-            self.dial_failed(target, code)
+        while (target := self.backend.pick(self._tried)) is not None:
+            dialled = self.dial_to(target)
+            if dialled is not None or self.loop.now < self._retry_at:
+                return dialled
+        return None
+
+    def dial_to(self, target: Server) -> tuple[Server, socket.socket] | None:
+        """The same, to one server."""
+        try:
+            sock, code = self.backend.dial(target)
+        except OSError as error:  # no socket could be made: that passes by itself
+            target.count_error(error.errno or errno.EIO)
+            self._retry_at = self.loop.now + TICK_S
+            return None
+        if code in {0, errno.EINPROGRESS}:
+            self.backend.opened(target)
+            keep_alive(sock, self.backend.config.keepalive_s)
+            return target, sock
+        sock.close()
+        self.dial_failed(target, code)
+        return None
 
     def dial_failed(self, target: Server, code: int) -> None:
         """Note a connect that failed."""
-        target.count_error(code)
-        self._tried |= target.bit
+        target.connect_failed(code)
+        target.shun(self.loop.now)
+        if target not in self._tried:
+            self._tried = (*self._tried, target)
 
     def dial_succeeded(self) -> None:
         """Forget the failures before."""
-        self._tried, self._retry_s = 0, 0.0
+        self._tried, self._retry_s = (), 0.0
+
+    def forget(self, server: Server) -> None:
+        """Forget what was counted of a server to which there is no connection any more."""
+
+    def servers_changed(self) -> None:
+        """Forget the failures and the wait after them: the servers are others now."""
+        self._tried, self._retry_s, self._retry_at = (), 0.0, 0.0
+        self.call()
 
     def back_off(self) -> None:
         """Open nothing for a while, longer each time; all servers have another chance then."""
-        self._tried = 0
+        self._tried = ()
         self._retry_s = min(max(2 * self._retry_s, RECONNECT_MIN_S), RECONNECT_MAX_S)
         self._retry_at = self.loop.now + self._retry_s
 
@@ -100,10 +118,10 @@ class Opening:
         """Return how many clients wait here, and since when the first of them does."""
         raise NotImplementedError
 
-    def shrink(self) -> bool:
+    def shrink(self, server: Server | None = None) -> bool:
         """Close a connection that nobody uses, for somebody who needs its place."""
         raise NotImplementedError
 
-    def retire_one(self) -> bool:
+    def retire_one(self, server: Server | None = None) -> bool:
         """Let a connection that is used end with its use; False when there is none."""
         raise NotImplementedError

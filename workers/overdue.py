@@ -51,7 +51,7 @@ def _end_idle(pool: "Pool", pipe: "Pipe", now: float) -> None:
 
 def _end_busy(pool: "Pool", pipe: "Pipe", now: float) -> None:
     conf = pool.backend.config
-    silent_s = now - pipe.heard_at
+    silent_s = now - max(pipe.heard_at, pipe.busy_since)
     if 0 < conf.reply_timeout_s < silent_s:
         pipe.lose("reply_timeout")
     elif 0 < conf.server_fin_timeout_s < silent_s and pipe.abandoned:

@@ -10,7 +10,8 @@ Rules, in order of importance:
 - Whatever cannot be explained (a byte nobody is owed, a reply that is none) closes the pipe.
 - A client that has left stays in `owed`; exactly its replies are thrown away. So are those to
   requests that are to be discarded, while the client goes on.
-- What was written is never sent again. A pipe that dies answers for every reply it owes.
+- What was written is never sent again. A pipe that dies answers for every reply it owes, but for
+  requests that were not written: another pipe has these.
 - A client that does not take its replies holds up this pipe only, and not for ever.
 
 workers/server.py is the connection under it, workers/dealing.py what is done with replies.
@@ -22,11 +23,12 @@ from typing import TYPE_CHECKING
 
 from aegis.framers.contract import ProtocolError, Setup
 from aegis.limits import MAX_SETUP_REPLY_BYTES
-from workers.backend import Server
 from workers.client import GONE
 from workers.dealing import Dealer, Odd, client_of
 from workers.loop import READ, SILENCED, WRITE
 from workers.server import CLOSED, CONNECTING, READY, SETTING_UP
+from workers.spread import another
+from workers.target import Server
 
 if TYPE_CHECKING:
     from workers.pool import Pool
@@ -178,6 +180,10 @@ class Pipe(Dealer):
         """No more requests of this turn: it is stuck."""
         self.pool.not_on(self)
 
+    def another(self, count: int) -> "Pipe | None":
+        """Return another pipe that can take so many requests."""
+        return another(self.pool, self, count)
+
     def fell_idle(self) -> None:
         """Nothing is owed any more."""
         self.pool.idle(self)
@@ -236,6 +242,9 @@ class Pipe(Dealer):
         """Close, and answer for every reply that is owed."""
         if self.state == CLOSED:
             return
+        if self.owed or self.state != READY:
+            self.pool.blame(self, why)
+        self.move_unwritten()
         lost: dict[PoolClient, int] = {}
         for each in self.owed:
             client = client_of(each)

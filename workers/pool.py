@@ -4,7 +4,7 @@ The pool decides; its pipes and sessions do the I/O.
 
     pick ──a ready pipe with few replies owed──▶ shared by whoever comes
     lease ──a ready pipe that owes nothing──▶ one client's alone, until `give_back`
-      └─ none: the client waits its turn, `_grow` opens a pipe if the backend's budget has room
+      └─ none: the client waits its turn, `grow` opens a pipe if the backend's budget has room
 
 The lists of pipes are in workers/shelves.py. The budget, `max_connections` of the backend, is
 counted in Backend.open, over all pools and plain sessions of the worker that use it.
@@ -17,18 +17,21 @@ import logging
 import random
 from collections import deque
 from itertools import islice
+from socket import socket
 from typing import TYPE_CHECKING, Literal
 
 from aegis.figures import REPLY_BOUNDS_S, WAIT_BOUNDS_S, Histogram, PoolFigures, empty
 from aegis.framers.contract import Framer, Setup
-from aegis.limits import GATHER_MAX, GROW_AFTER_S, LOOK_AHEAD, MAX_OPENING, TICK_S
-from workers.backend import Backend, Server
+from aegis.limits import GATHER_MAX, LOOK_AHEAD, MAX_OPENING, TICK_S
+from workers.backend import Backend
 from workers.loop import Loop
 from workers.opening import Opening
 from workers.overdue import end_overdue
 from workers.pipe import Pipe
 from workers.server import READY
 from workers.shelves import Shelves
+from workers.spread import next_alone, next_shared
+from workers.target import LOSSES_THAT_COUNT, Server
 from workers.timers import Alarm
 
 if TYPE_CHECKING:
@@ -68,23 +71,8 @@ class Pool(Opening):
             return None  # first come, first served
         pipe = self.gathering
         if pipe is None or pipe.setup != setup:  # else it is one that equals the client's own
-            pipe = self.shelves.take_idle(setup) or self._least_busy(setup)
-            self.gathering = pipe
+            pipe = self.gathering = next_shared(self, setup)
         return pipe
-
-    def _least_busy(self, setup: Setup) -> Pipe | None:
-        """Choose among pipes that all owe something; None if a new one is to be waited for."""
-        best, least = None, self.framer.in_flight
-        if least == 1:
-            return None
-        for pipe in self.shelves.ready(setup):
-            if len(pipe.owed) < least and not (pipe.full or pipe.stuck):
-                best, least = pipe, len(pipe.owed)
-        if best is not None and self.loop.now - best.busy_since > GROW_AFTER_S:
-            self._grow(setup)  # every pipe has something slow before us
-            if self.shelves.opens(setup):
-                return None
-        return best
 
     def not_on(self, pipe: Pipe) -> None:
         """Gather no more requests on that pipe."""
@@ -95,14 +83,14 @@ class Pool(Opening):
         """Return a pipe that is the client's alone from now on, None if it must `wait`."""
         if self.waiting or self._too_many_pins(client):
             return None
-        pipe = self.shelves.take_idle(setup)
+        pipe = next_alone(self, setup)
         if pipe is not None:
             self._hand_over(pipe, client)
         return pipe
 
     def wait(self, client: "PoolClient") -> bool:
         """Queue a client until `granted` is called; False when the queue is full."""
-        scarce = self.backend.open >= self.backend.limit or not self.may_dial
+        scarce = not (self.may_dial and self.backend.has_room())
         if scarce and len(self.waiting) + len(self.parked) >= self.backend.config.queue_max:
             return False
         if client.note is not None:
@@ -167,6 +155,10 @@ class Pool(Opening):
         """Return where it is counted how long the server's replies took."""
         return self.figures.reply_seconds.setdefault(server.figures.address, empty(REPLY_BOUNDS_S))
 
+    def forget(self, server: Server) -> None:
+        """Forget what was counted of a server to which there is no pipe any more."""
+        self.figures.reply_seconds.pop(server.figures.address, None)
+
     # --- what pipes tell -----------------------------------------------------------------------
 
     def ready(self, pipe: Pipe) -> None:
@@ -179,7 +171,7 @@ class Pool(Opening):
         pipe.idle_since = self.loop.now
         self.idle(pipe)
         if self.waiting:
-            self._grow(self.waiting[0].setup)
+            self.grow(self.waiting[0].setup)
 
     def has_room(self, pipe: Pipe) -> None:
         """Note that a pipe may take more requests."""
@@ -217,6 +209,13 @@ class Pool(Opening):
         pipe.close()
         self._serve_all()
 
+    def blame(self, pipe: Pipe, why: str) -> None:
+        """Count against its server that a pipe ends which owed something, if that is to blame."""
+        server = pipe.target
+        if why in LOSSES_THAT_COUNT:
+            server.heard(max(each.heard_at for each in self.pipes if each.target is server))
+            server.failed(why)
+
     def give_away(self, pipe: Pipe) -> None:
         """Forget a pipe that has become a tunnel; its connection goes on being counted."""
         self._forget(pipe, connection_stays=True)
@@ -228,7 +227,7 @@ class Pool(Opening):
         pipe.close()
         if self.exhausted:
             self._give_up()
-        elif self.backend.claim(self):
+        elif self.waiting and self.backend.claim(self):
             self._open(pipe.setup)
 
     def setup_failed(self, pipe: Pipe, reply: bytes) -> None:
@@ -246,14 +245,19 @@ class Pool(Opening):
         """The backend's budget has room again."""
         self._serve_all()
 
-    def shrink(self) -> bool:
+    def shrink(self, server: Server | None = None) -> bool:
         """Close a pipe that nobody uses, for somebody who needs its place."""
-        pipe = self.shelves.longest_idle
+        pipe = self.shelves.longest_idle(server)
         if pipe is None:
             return False
         self._forget(pipe)
         pipe.close()
         return True
+
+    @property
+    def serves_live(self) -> bool:
+        """Whether there is a pipe to a server that is live."""
+        return any(pipe.state == READY and pipe.target.live for pipe in self.pipes)
 
     def close(self) -> None:
         """Close all pipes, once all sessions have ended; the next client opens one again."""
@@ -262,9 +266,9 @@ class Pool(Opening):
             self._forget(pipe)
             pipe.close()
 
-    def retire_one(self) -> bool:
+    def retire_one(self, server: Server | None = None) -> bool:
         """Give a ready pipe no more requests, so that it closes once it owes nothing."""
-        ready = self.shelves.every_ready
+        ready = [pipe for pipe in self.shelves.every_ready if server in {None, pipe.target}]
         if ready:
             self.retire(ready[0])
         return bool(ready)
@@ -275,7 +279,11 @@ class Pool(Opening):
         self.figures.pipes = self.shelves.sample()
         return self.figures.pipes["idle"]
 
-    def _grow(self, setup: Setup) -> None:
+    def idle_on(self, server: Server) -> int:
+        """Return how many pipes to a server nobody uses."""
+        return self.shelves.idle_on(server)
+
+    def grow(self, setup: Setup) -> None:
         """Open a pipe for a setup unless enough are being opened, or there is no room."""
         opening = self.shelves.opens(setup)
         waiting = [each for each in islice(self.waiting, LOOK_AHEAD) if each.setup == setup]
@@ -289,17 +297,25 @@ class Pool(Opening):
     def _open(self, setup: Setup) -> bool:
         """Open a pipe; False when that is not possible now."""
         dialled = self.dial()
-        if dialled is None:
-            if self.exhausted:
-                self._give_up()
-            return False
+        if dialled is not None:
+            self._add(setup, *dialled)
+        elif self.exhausted:
+            self._give_up()
+        return dialled is not None
+
+    def open_to(self, server: Server, setup: Setup) -> None:
+        """Open a pipe to one server, for which there is room, if that is possible now."""
+        dialled = self.dial_to(server) if self.may_dial else None
+        if dialled is not None:
+            self._add(setup, *dialled)
+
+    def _add(self, setup: Setup, server: Server, sock: socket) -> None:
         self.figures.opened += 1
-        pipe = Pipe(self, *dialled, setup)
+        pipe = Pipe(self, server, sock, setup)
         lifetime_s = self.backend.config.max_lifetime_s
         if lifetime_s:  # jittered: pipes that were opened together do not go together
             pipe.expires_at = self.loop.now + lifetime_s * random.uniform(0.8, 1.0)
         self.shelves.add(pipe)
-        return True
 
     def _give_up(self) -> None:
         """Every server has failed: tell who waits, unless a connect is still under way."""
@@ -331,7 +347,7 @@ class Pool(Opening):
         for pipe in self.shelves.every_ready if self.waiting else ():
             self._serve(pipe)
         if self.waiting:
-            self._grow(self.waiting[0].setup)
+            self.grow(self.waiting[0].setup)
 
     def _serve(self, pipe: Pipe) -> None:
         """Give a ready pipe to those whose turn it is, as far as it suits them."""
@@ -344,7 +360,7 @@ class Pool(Opening):
                 self._park(self.waiting.popleft())
                 continue
             if client.setup != pipe.setup:
-                self._grow(client.setup)
+                self.grow(client.setup)
                 return
             if client.wants_alone and pipe.owed:
                 return
@@ -375,7 +391,7 @@ class Pool(Opening):
         for pipe in list(self.pipes):
             end_overdue(self, pipe, now)
         if len(self.pipes) < self.backend.pool_min and self.backend.open < self.backend.limit:
-            self._grow(self._setup)
+            self.grow(self._setup)
         if self.waiting:
             self._serve_all()
         return now + TICK_S

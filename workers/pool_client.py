@@ -83,6 +83,12 @@ class PoolClient(Intake):
             self.pool.figures.hits += 1
         return self.pipe
 
+    def moved(self, pipe: "Pipe") -> None:
+        """Requests of ours that were not written go by another pipe."""
+        self.pipe = pipe
+        if self.note is not None:
+            self.note.submitted(pipe.target, 0)
+
     def granted(self, pipe: "Pipe") -> None:
         """It is this client's turn; a pipe it wanted alone is its own now."""
         self._stop_waiting()

@@ -4,14 +4,15 @@
                                 │             │
     out ──flush, of a turn or a few──▶ send   └ short: the rest waits for the server to take it
 
-Everything that was gathered leaves in one send. What was written is never sent again.
+Everything that was gathered leaves in one send. What was written is never sent again; what
+was not, not even its first byte, is whole in `_out` and may go elsewhere when the server is lost.
 """
 
 from socket import SHUT_WR, SO_ERROR, SOL_SOCKET, socket
 from typing import TYPE_CHECKING
 
-from workers.backend import Server
 from workers.loop import WRITE
+from workers.target import Server
 
 if TYPE_CHECKING:
     from workers.pool import Pool
@@ -23,8 +24,8 @@ class ServerEnd:
     """A connection to a server; Pipe adds who is owed what comes from it."""
 
     __slots__ = (
-        "_leaving", "_mask", "_out", "_out_max", "_write_ends", "dialled_at", "full", "gathering",
-        "loop", "pool", "sock", "state", "target",
+        "_begun_bytes", "_leaving", "_mask", "_out", "_out_max", "_write_ends", "dialled_at",
+        "full", "gathering", "loop", "pool", "sock", "state", "target",
     )  # fmt: skip
 
     def __init__(self, pool: "Pool", target: Server, sock: socket) -> None:
@@ -36,6 +37,7 @@ class ServerEnd:
         self.state = CONNECTING
         self.dialled_at = self.loop.now
         self._out = bytearray()
+        self._begun_bytes = 0  # of `_out`: the rest of requests of which some has gone
         self._out_max = len(self.loop.slabs.hot.buffer)
         self.full = False
         """The server takes requests more slowly than they come."""
@@ -77,10 +79,14 @@ class ServerEnd:
         except BlockingIOError:
             sent = 0
         except OSError:  # the server is gone; what it said before is read first
-            sent = len(out)
+            del out[: self._begun_bytes]
+            self._begun_bytes = 0
+            self.wait(self._mask & ~WRITE)
             self.retire()  # closed when the reading ends
+            return
         del out[:sent]
         if sent:
+            self._begun_bytes = len(out)
             self.began_to_go()
         self.wait(self._mask | WRITE if out else self._mask & ~WRITE)
         if self.full and len(out) < self._out_max:
@@ -94,7 +100,7 @@ class ServerEnd:
             if code:
                 self.connect_failed(code)
                 return
-            self.target.count_connect(self.loop.now - self.dialled_at)
+            self.target.connected(self.loop.now - self.dialled_at)
             self.connected()
             if self.state == CLOSED:  # a tunnel, perhaps: the fd is another's
                 return

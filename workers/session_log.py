@@ -25,9 +25,10 @@ from workers.timers import Alarm
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from workers.backend import Backend, Server
+    from workers.backend import Backend
     from workers.session import Session
     from workers.shared import SharedSession
+    from workers.target import Server
 
 
 class Tally(list[int]):

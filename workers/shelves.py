@@ -16,6 +16,7 @@ from workers.server import READY
 
 if TYPE_CHECKING:
     from workers.pipe import Pipe
+    from workers.target import Server
 
 
 class Shelves:
@@ -39,10 +40,14 @@ class Shelves:
         """All that may be shared."""
         return [pipe for pipes in self._ready.values() for pipe in pipes]
 
-    @property
-    def longest_idle(self) -> "Pipe | None":
-        """One that owes nothing, not used for longer than others of its setup."""
-        return next((pipe for idle in self._idle.values() for pipe in idle), None)
+    def longest_idle(self, server: "Server | None" = None) -> "Pipe | None":
+        """Return one to that server, or any, that owes nothing, unused for longest of its setup."""
+        every = (pipe for idle in self._idle.values() for pipe in idle)
+        return next((pipe for pipe in every if server in {None, pipe.target}), None)
+
+    def idle_on(self, server: "Server") -> int:
+        """Count those to a server that owe nothing."""
+        return sum(pipe.target is server for idle in self._idle.values() for pipe in idle)
 
     def opens(self, setup: Setup) -> int:
         """Count the pipes that are being opened for that setup."""
@@ -67,12 +72,24 @@ class Shelves:
         self._idle.get(pipe.setup, {}).pop(pipe, None)
         pipe.begin()
 
-    def take_idle(self, setup: Setup) -> "Pipe | None":
-        """Return one that is about to owe something, the one that was used last; None: none is."""
+    def take_idle(self, setup: Setup, server: "Server | None" = None) -> "Pipe | None":
+        """Return one that is about to owe something, the one that was used last; None: none is.
+
+        Args:
+            setup: what its clients need.
+            server: where to; None: anywhere.
+        """
         idle = self._idle.get(setup)
         if not idle:
             return None
-        pipe = idle.popitem()[0]
+        if server is None:
+            pipe = idle.popitem()[0]
+        else:
+            found = next((each for each in reversed(idle) if each.target is server), None)
+            if found is None:
+                return None
+            pipe = found
+            del idle[pipe]
         pipe.begin()
         return pipe
 

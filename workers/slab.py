@@ -33,14 +33,20 @@ def make_slab(slab_bytes: int) -> Slab:
 class Slabs:
     """All slabs of one worker. Not thread-safe: the loop is the only user."""
 
-    __slots__ = ("_figures", "hot", "spare")
+    __slots__ = ("_figures", "_half", "hot", "spare")
 
     def __init__(self, count: int, slab_bytes: int, figures: Figures) -> None:
         """Allocate `count` slabs of `slab_bytes` each, `count` at least 2."""
         slabs = [make_slab(slab_bytes) for _ in range(count)]
         self.hot = slabs.pop()
         self.spare = slabs
+        self._half = count // 2
         self._figures = figures
+
+    @property
+    def ample(self) -> bool:
+        """Whether one may be taken for what can wait in the kernel as well."""
+        return len(self.spare) >= self._half
 
     def park(self) -> Slab:
         """Hand over the hot slab with what is in it; the caller gives it back to `release`."""

@@ -5,6 +5,12 @@ import fcntl
 import socket
 import sys
 import termios
+from collections.abc import Callable
+from typing import Any, Final
+
+RawSocket: Final[Callable[..., Any]] = socket.SocketType
+"""What socket.socket is derived from, with all that a worker calls. Making one runs no Python code
+and makes no enum members: an accepted connection costs 4 us less (ops/bench, row churn)."""
 
 SHORTAGES = {
     errno.EMFILE,
@@ -40,6 +46,11 @@ def unsent(sock: socket.socket) -> int:
 def tune(sock: socket.socket, keepalive_s: int) -> None:
     """Set TCP_NODELAY and keepalive; accepted sockets inherit both from their listener (tcp(7))."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if keepalive_s:
+    keep_alive(sock, keepalive_s)
+
+
+def keep_alive(sock: socket.socket, keepalive_s: int) -> None:
+    """Have the kernel probe a TCP peer that is silent for so long; 0 = no."""
+    if keepalive_s and sock.family != socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_s)

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from aegis.limits import TICK_S, WHEEL_SLOTS
 
-UNARMED = -1
+UNARMED, WATCHED = -1, -2
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,11 @@ class Expirable(Protocol):
 class Wheel:
     """The timers of one worker. Instants are CLOCK_MONOTONIC seconds."""
 
-    __slots__ = ("_buckets", "_tick", "due")
+    __slots__ = ("_buckets", "_tick", "_watched", "due")
 
     def __init__(self, now: float) -> None:
         self._buckets: list[set[Expirable]] = [set() for _ in range(WHEEL_SLOTS)]
+        self._watched: list[Expirable] = []  # unless their slot says otherwise by now
         self._tick = int(now / TICK_S)  # the last tick whose bucket has been fired
         self.due = (self._tick + 1) * TICK_S
         """Instant from which `advance` has something to look at."""
@@ -54,11 +55,19 @@ class Wheel:
         item.slot = slot
         self._buckets[slot].add(item)
 
+    def watch(self, item: Expirable) -> None:
+        """Look at an unarmed item on the next tick: for who may well be gone by then.
+
+        A session of a few milliseconds so costs an append, and no place on the wheel.
+        """
+        item.slot = WATCHED
+        self._watched.append(item)
+
     def disarm(self, item: Expirable) -> None:
         """Forget an item; nothing happens when it is not armed."""
-        if item.slot != UNARMED:
+        if item.slot >= 0:
             self._buckets[item.slot].discard(item)
-            item.slot = UNARMED
+        item.slot = UNARMED
 
     def advance(self, now: float) -> None:
         """Look at every item of the ticks that have passed, once each."""
@@ -68,17 +77,23 @@ class Wheel:
             self._tick = target - behind
             bucket = self._buckets[self._tick % WHEEL_SLOTS]
             while bucket:  # an item may disarm or close others of the same bucket
-                item = bucket.pop()
-                item.slot = UNARMED
-                try:
-                    due = item.expire(now)
-                except Exception as error:
-                    log.exception("a timer failed")
-                    item.fail(error)
-                    continue
-                if due:
-                    self.arm(item, due)
+                self._look(bucket.pop(), now)
+        watched, self._watched = self._watched, []
+        for item in watched:
+            if item.slot == WATCHED:
+                self._look(item, now)
         self.due = (self._tick + 1) * TICK_S
+
+    def _look(self, item: Expirable, now: float) -> None:
+        item.slot = UNARMED
+        try:
+            due = item.expire(now)
+        except Exception as error:
+            log.exception("a timer failed")
+            item.fail(error)
+            return
+        if due:
+            self.arm(item, due)
 
 
 class Alarm:

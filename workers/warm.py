@@ -15,9 +15,10 @@ import socket
 
 from aegis.figures import PoolFigures
 from aegis.limits import MAX_OPENING, TICK_S
-from workers.backend import Backend, Server
+from workers.backend import Backend
 from workers.loop import WRITE, Loop
 from workers.opening import Opening
+from workers.target import Server
 from workers.timers import Alarm
 
 _ENDS = select.EPOLLRDHUP
@@ -55,7 +56,7 @@ class Spare:
             self._warm.refused(self, code)
             return
         loop = self._warm.loop
-        self.target.count_connect(loop.now - self.since)
+        self.target.connected(loop.now - self.since)
         self.connected = True
         self.since = loop.now
         loop.switch(self.sock.fileno(), WRITE, _ENDS)
@@ -139,6 +140,10 @@ class Warm(Opening):
         self.figures.pipes = {"connecting": len(self._spares) - idle, "idle": idle}
         return idle
 
+    def idle_on(self, server: Server) -> int:
+        """Return how many connections to a server nobody uses."""
+        return sum(1 for spare in self._spares if spare.connected and spare.target is server)
+
     def queue(self) -> tuple[int, float]:
         """Return that nobody waits here: a client that finds no spare dials."""
         return 0, self.loop.now
@@ -146,14 +151,20 @@ class Warm(Opening):
     def room(self) -> None:
         """Nothing: it never waits for room."""
 
-    def shrink(self) -> bool:
+    def shrink(self, server: Server | None = None) -> bool:
         """Close a spare, for somebody who needs its place."""
         for spare in self._spares:
-            self._close(spare)
-            return True
+            if server in {None, spare.target}:
+                self._close(spare)
+                return True
         return False
 
-    def retire_one(self) -> bool:
+    def let_go(self) -> None:
+        """Close the spares to servers that are not live, and have others in their place."""
+        for spare in [spare for spare in self._spares if not spare.target.live]:
+            self._close(spare)
+
+    def retire_one(self, server: Server | None = None) -> bool:  # noqa: ARG002 - Opening's
         """Tell that none is in use here."""
         return False
 

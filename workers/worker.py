@@ -38,6 +38,7 @@ from workers.drain import Cuts, Parts
 from workers.listener import Listener
 from workers.loop import READ, Loop
 from workers.pool import Pool
+from workers.roster import Roster
 from workers.session_log import SessionLog
 from workers.slab import Slabs
 from workers.timers import Alarm
@@ -66,7 +67,6 @@ class Worker:
         self.loop = Loop(Slabs(conf.slabs, conf.slab_bytes, self.figures), self.figures)
         backends = {b.name: Backend(b, boot.slot, boot.workers) for b in conf.backends}
         self._backends = list(backends.values())
-        self._share(boot.shares)
         self._bus = Bus(boot, self.figures, self._apply)
         self._session_log = (
             SessionLog(conf.log, self.loop, self.figures, self._bus.sessions)
@@ -99,7 +99,6 @@ class Worker:
         self._pools = list(pools.values())
         self.figures.backends = [backend.figures for backend in self._backends]
         self.figures.pools = [pool.figures for pool in self._pools]
-        self.figures.servers = [s.figures for b in backends.values() for s in b.servers]
         self._controller = self._epoch = 0
         self._since = 0.0  # when that controller began
         self._deadline = 0.0  # while draining: when what is left is cut
@@ -108,8 +107,12 @@ class Worker:
         self._refuse_at: float | None = None  # and when they have
         self._closing: set[str] = set()  # of a retired worker: listeners nobody else accepts from
         self._cuts = Cuts(self.figures)
-        self._parts = Parts(self._listeners, self._backends, self._pools, self._cuts)
-        self._needs: list[tuple[bool, bool]] = []  # as reported last, by backend
+        self._parts = Parts(self._listeners, self._cuts)
+        self._roster = Roster(
+            self._backends, self._listeners, self._pools, self.figures, self._cuts
+        )
+        self._roster.apply(boot.servers, boot.shares)
+        self._reported: list[object] = []  # what a report must tell at once, as told last
         self._exit_when_drained = False
         self._retired = False  # for good: a successor has the slot, or SIGTERM came
         # Kept open: there may be no fd to spare when it is read.
@@ -159,7 +162,7 @@ class Worker:
             desired.epoch,
             desired.since,
         )
-        self._share(desired.shares.get(os.getpid(), {}))
+        self._roster.apply(desired.servers, desired.shares.get(os.getpid()))
         deadline = desired.retired.get(os.getpid())
         for backend in self._backends:
             if deadline is not None:
@@ -185,12 +188,7 @@ class Worker:
             for name in desired.drained_listeners:  # drained with the rest, and it stays so
                 self._parts.listeners.setdefault(name, 0.0)
             self._serve()
-        self._parts.apply(desired.drained_listeners, desired.drained_servers, self.loop.now)
-
-    def _share(self, shares: dict[str, int]) -> None:
-        for backend in self._backends:
-            if backend.config.max_connections:
-                backend.set_limit(shares.get(backend.config.name, backend.limit))
+        self._parts.apply(desired.drained_listeners, self.loop.now)
 
     def on_readable(self, mask: int) -> None:  # noqa: ARG002 - the byte read says it all
         """SIGTERM or SIGINT came: finish for good, on the second one at once."""
@@ -318,14 +316,14 @@ class Worker:
         return now + HEARTBEAT_S
 
     def _tick(self, now: float) -> float:
-        """Every tick: parts that are drained; a need for connections that has come or gone."""
+        """Every tick: what is drained and let go; tell what the controller is to act upon."""
         if self.figures.phase == "serving":
             self._parts.step(now, self._boot.config.close_spread_s)
-        limited = [b for b in self._backends if b.config.max_connections]
-        needs = [(b.open > b.limit, bool(b.queue(now)[0])) for b in limited]
-        if needs != self._needs:
-            self._needs = needs
-            self._report()  # the controller moves connections by this, others wait for them
+        self._roster.step(now)
+        news = self._roster.news(now)
+        if news != self._reported:
+            self._reported = news
+            self._report()  # it moves connections by this, others wait for them; or ejects a server
         return now + TICK_S
 
     def _sample(self) -> None:
@@ -334,12 +332,7 @@ class Worker:
         self.figures.cpu_seconds = [spent.user, spent.system]
         resident = os.pread(self._statm, 64, 0).split()[1]  # proc(5)
         self.figures.memory_bytes = int(resident) * _PAGE_BYTES
-        for backend in self._backends:
-            figures = backend.figures
-            idle = sum([pool.sample() for pool in self._pools if pool.backend is backend])
-            figures.open, figures.busy = backend.open, backend.open - idle
-            figures.waiting, since = backend.queue(self.loop.now)
-            figures.longest_wait_s = self.loop.now - since
+        self._roster.sample(self.loop.now)
 
     def _report(self) -> None:
         self._sample()

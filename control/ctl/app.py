@@ -13,6 +13,8 @@ from control.ctl.elsewhere import ControllerOption, KeysOption
 from control.ctl.keys import keys
 from control.ctl.reload import reload
 from control.ctl.scale import scale
+from control.ctl.server import server
+from control.ctl.servers import servers
 from control.ctl.start import start
 from control.ctl.status import status
 from control.ctl.stop import stop
@@ -26,8 +28,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (start, drain, stop, reload, scale, upgrade, status, top, check, keys):
+for command in (start, drain, stop, reload, scale, upgrade, status, servers, top, check, keys):
     app.command()(command)
+app.add_typer(server, name="server")
 
 
 @app.callback(invoke_without_command=True)

@@ -10,7 +10,6 @@ from aegis.messages import Drain, Status
 from aegis.runtime import default_runtime_dir
 from control.ctl.client import command, need_controller, wait_until
 from control.main import RuntimeDirOption
-from control.wanted import server_key
 
 TimeoutOption = Annotated[
     float | None,
@@ -27,7 +26,7 @@ ListenerOption = Annotated[
     str | None, typer.Option("--listener", metavar="NAME", help="Only this listener.")
 ]
 ServerOption = Annotated[
-    str | None, typer.Option("--server", metavar="BACKEND/ADDRESS", help="Only this server.")
+    str | None, typer.Option("--server", metavar="BACKEND/SERVER", help="Only this server.")
 ]
 
 
@@ -61,6 +60,7 @@ def _drain_part(directory: Path, request: Drain) -> None:
     """Drain a listener or a server and wait until nobody uses it."""
     epoch = command(directory, request)
     name = request.listener or request.server
+    backend_name, _, server = (request.server or "").partition("/")
 
     def is_empty(status: Status) -> bool:
         rows = [row.sessions for row in status.listeners if row.name == request.listener]
@@ -68,7 +68,7 @@ def _drain_part(directory: Path, request: Drain) -> None:
             rows += [
                 row.connections
                 for row in backend.servers
-                if server_key(request.server or "") == server_key(f"{backend.name}/{row.address}")
+                if backend.name == backend_name and server in {row.name, row.address}
             ]
         return not any(rows)
 

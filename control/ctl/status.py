@@ -10,6 +10,7 @@ from rich.table import Table
 from aegis.messages import Status, WorkerStatus
 from aegis.runtime import default_runtime_dir
 from control.ctl.client import bar, fetch_status, need_controller, until_cut
+from control.ctl.servers import notes, servers_table
 from control.main import RuntimeDirOption
 
 _NUMBERS = {"cpu", "sessions", "slabs", "restarts", "total", "connections", "errors"}
@@ -52,16 +53,11 @@ def _print(now: Status) -> None:
             row.name, row.bind, row.backend, row.protocol, row.pooling,
             f"{row.sessions:,}", f"{row.sessions_total:,}",
         )  # fmt: skip
-    servers = _table("backend", "server", "balance", "connections", "total", "errors")
-    for backend in now.backends:
-        for server in backend.servers:
-            servers.add_row(
-                backend.name, server.address, backend.balance, f"{server.connections:,}",
-                f"{server.connects_total:,}", f"{server.connect_errors_total:,}",
-            )  # fmt: skip
-    for table in (workers, listeners, servers):
+    for table in (workers, listeners, servers_table(now.backends, details=False)):
         console.print()
         console.print(table)
+    for note in notes(now.backends):
+        console.print(note, style="yellow", markup=False)
 
 
 def _progress(now: Status) -> str:

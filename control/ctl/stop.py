@@ -17,6 +17,7 @@ from control.ctl.drain import TimeoutOption
 from control.ctl.elsewhere import elsewhere
 from control.main import RuntimeDirOption
 from control.process import Process
+from control.servers_file import ServersFile
 
 
 def stop(
@@ -40,6 +41,7 @@ def stop(
     else:
         with contextlib.suppress(OSError):  # no such directory
             remove_sockets(directory)  # of a controller that was killed when it had no workers
+            ServersFile(directory).remove()
         typer.echo(f"aegis is not running in {directory}")
 
 
@@ -97,4 +99,5 @@ def _stop_orphans(
     for path in {path for claim in orphans for path in claim.unix_paths}:
         Path(path).unlink(missing_ok=True)
     living(directory)  # removes the claims' files
+    ServersFile(directory).remove()
     remove_sockets(directory)

@@ -17,7 +17,15 @@ from rich.text import Text
 from control.exporter.picture import Event, Lane, Picture, Server
 
 _STYLES = {"bad": "bold red", "warn": "yellow", "good": "green", "info": ""}
-_HEALTH = {"up": "green", "failing": "yellow", "down": "bold red", "unknown": "dim"}
+_HEALTH = {
+    "up": "green",
+    "failing": "yellow",
+    "down": "bold red",
+    "ejected": "bold red",
+    "drain": "yellow",
+    "maint": "yellow",
+    "unknown": "dim",
+}
 _FEWEST_ROWS = 3
 """Of the workers, however low the terminal is."""
 
@@ -85,8 +93,9 @@ _BACKENDS = [
     Column("lost/s", 100, lambda b: rate(sum(pool.losses_per_s for pool in b.pools))),
 ]
 _SERVERS = [
-    Column("server", 0, lambda s: escape(f"{s[0]}/{s[1].address}")),
+    Column("server", 0, lambda s: escape(f"{s[0]}/{s[1].name or s[1].address}")),
     Column("health", 0, lambda s: f"[{_HEALTH[s[1].health]}]{s[1].health}[/]"),
+    Column("weight", 100, lambda s: _weight(s[1].weight)),
     Column("connections", 80, lambda s: f"{s[1].connections:,}"),
     Column("connects/s", 80, lambda s: rate(s[1].connects_per_s)),
     Column("connect p99", 0, lambda s: seconds(s[1].connect.p99)),
@@ -158,6 +167,10 @@ def _table(columns: list[Column], rows: list[Any], width: int) -> Table:
     for row in rows:
         table.add_row(*(column.cell(row) for column in shown))
     return table
+
+
+def _weight(weight: float | None) -> str:
+    return "-" if weight is None else f"{weight:.3g}"
 
 
 def _pipes(pipes: dict[str, int]) -> str:

@@ -20,8 +20,9 @@ from prometheus_client.metrics_core import Metric as Family
 
 from aegis import metrics
 from aegis.lifecycle import Phase, ProxyPhase, SeatState
+from aegis.messages import Supervision
 from aegis.metrics import CATALOGUE, Metric
-from control.exporter.counts import Counts, Series, gauges, total_of
+from control.exporter.counts import Counts, Series, gauges, of_histogram, total_of
 from control.exporter.state import Snapshot
 
 
@@ -84,9 +85,11 @@ def _of_controller(snapshot: Snapshot, now: float) -> Counts:
         else:
             series[metrics.WORKER_RESTARTS, (str(seat.slot),)] = (seat.restarts,)
     series |= _ignored(snapshot.supervision.ignored)
+    series |= _counted_of_servers(snapshot.supervision)
     controller = snapshot.controller(now)
     if controller is None:
         return series
+    series |= _state_of_servers(controller)
     for seat in controller.seats:
         for state in get_args(SeatState) if seat.slot >= 0 else ():
             series[metrics.WORKER_STATE, (str(seat.slot), state)] = (state == seat.state,)
@@ -104,6 +107,31 @@ def _ignored(by_socket: Mapping[str, Mapping[Any, int]]) -> Counts:
         for socket, counts in by_socket.items()
         for why, count in counts.items()
     }
+
+
+def _counted_of_servers(supervision: Supervision) -> Counts:
+    series: Counts = {}
+    for backend in supervision.backends:
+        series[metrics.BACKEND_PANICS, (backend.name,)] = (backend.panics,)
+        for server in backend.servers:
+            labels, figures = (server.backend, server.address), server.figures
+            for result, count in figures.checks.items():
+                series[metrics.SERVER_CHECKS, (*labels, result)] = (count,)
+            series[metrics.SERVER_CHECK_SECONDS, labels] = of_histogram(figures.seconds)
+            series[metrics.SERVER_DOWNS, labels] = (figures.downs,)
+            series[metrics.SERVER_EJECTIONS, labels] = (figures.ejections,)
+    return series
+
+
+def _state_of_servers(supervision: Supervision) -> Counts:
+    series: Counts = {}
+    for backend in supervision.backends:
+        series[metrics.BACKEND_PANIC, (backend.name,)] = (backend.panic,)
+        for server in backend.servers:
+            labels = (server.backend, server.address)
+            series[metrics.SERVER_UP, labels] = (server.healthy,)
+            series[metrics.SERVER_WEIGHT, labels] = (server.weight,)
+    return series
 
 
 def families(series: Counts) -> Iterator[Family]:

@@ -20,6 +20,7 @@ from aegis.figures import (
 )
 from aegis.lifecycle import CLOSE_REASONS
 from aegis.limits import MAX_WORKERS
+from aegis.messages import Supervision
 from aegis.metrics import Metric
 
 Series = tuple[Metric, tuple[str, ...]]
@@ -34,8 +35,9 @@ _USUAL_CONNECT_ERRORS = ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT")
 _KINDS = ("malformed", "too_long")
 _LOSSES = (
     "server_lost", "unexpected", "protocol_error", "reset_failed", "setup_failed", "setup_timeout",
-    "reply_timeout", "abandoned", "error",
+    "reply_timeout", "abandoned", "server_down", "drain_deadline", "error",
 )  # fmt: skip
+_USUAL_FAILURES = ("connect", "server_reset", "server_lost", "reply_timeout")
 
 
 def is_well_formed(figures: Figures) -> bool:
@@ -54,6 +56,12 @@ def is_well_formed(figures: Figures) -> bool:
         and all(len(listener.bytes) == 2 for listener in figures.listeners)
         and all(len(each.buckets) == len(bounds) + 1 for each, bounds in histograms)
     )
+
+
+def states_are_well_formed(supervision: Supervision) -> bool:
+    """The same of what the controller says of servers."""
+    servers = (server for backend in supervision.backends for server in backend.servers)
+    return all(len(s.figures.seconds.buckets) == len(CONNECT_BOUNDS_S) + 1 for s in servers)
 
 
 def add(total: Counts, more: Mapping[Series, tuple[float, ...]]) -> None:
@@ -81,7 +89,7 @@ def counters(figures: Figures) -> Counts:
     parts += [_of_server(worker, server) for server in figures.servers]
     parts += [_of_pool(worker, pool) for pool in figures.pools]
     parts += [
-        {(metrics.WAIT_SECONDS, (worker, each.backend)): _of_histogram(each.wait_seconds)}
+        {(metrics.WAIT_SECONDS, (worker, each.backend)): of_histogram(each.wait_seconds)}
         for each in figures.backends
     ]
     parts.append(
@@ -89,7 +97,7 @@ def counters(figures: Figures) -> Counts:
             (metrics.SESSIONS_CUT, (worker,)): (figures.cut,),
             (metrics.ACCEPT_PAUSES, (worker,)): (figures.accept_pauses,),
             (metrics.SLAB_SHORTAGES, (worker,)): (figures.slab_shortages,),
-            (metrics.TURN_SECONDS, (worker,)): _of_histogram(figures.turn_seconds),
+            (metrics.TURN_SECONDS, (worker,)): of_histogram(figures.turn_seconds),
             (metrics.BUS_DROPPED, (worker,)): (figures.bus_drops,),
             (metrics.CPU_SECONDS, (worker, "user")): (figures.cpu_seconds[0],),
             (metrics.CPU_SECONDS, (worker, "system")): (figures.cpu_seconds[1],),
@@ -140,7 +148,7 @@ def _of_pool(worker: str, pool: PoolFigures) -> Counts:
     }
     for server, histogram in pool.reply_seconds.items():
         of_server = (worker, pool.backend, server, pool.protocol)
-        counts[metrics.REPLY_SECONDS, of_server] = _of_histogram(histogram)
+        counts[metrics.REPLY_SECONDS, of_server] = of_histogram(histogram)
     for sender, kinds in pool.errors.items():
         for kind, count in (dict.fromkeys(_KINDS, 0) | kinds).items():
             counts[metrics.FRAMER_ERRORS, (*labels, sender, kind)] = (count,)
@@ -157,7 +165,7 @@ def _of_listener(worker: str, listener: ListenerFigures) -> Counts:
     errors = dict.fromkeys(_USUAL_ACCEPT_ERRORS, 0) | listener.accept_errors
     counts: Counts = {
         (metrics.SESSIONS, labels): (listener.accepted,),
-        (metrics.SESSION_SECONDS, labels): _of_histogram(listener.session_seconds),
+        (metrics.SESSION_SECONDS, labels): of_histogram(listener.session_seconds),
         (metrics.RECEIVED, (*labels, "client")): (listener.bytes[0],),
         (metrics.RECEIVED, (*labels, "server")): (listener.bytes[1],),
     }
@@ -173,13 +181,16 @@ def _of_server(worker: str, server: ServerFigures) -> Counts:
     errors = dict.fromkeys(_USUAL_CONNECT_ERRORS, 0) | server.connect_errors
     counts: Counts = {
         (metrics.CONNECTS, labels): (server.connects,),
-        (metrics.CONNECT_SECONDS, labels): _of_histogram(server.connect_seconds),
-        (metrics.FIRST_BYTE_SECONDS, labels): _of_histogram(server.first_byte_seconds),
+        (metrics.CONNECT_SECONDS, labels): of_histogram(server.connect_seconds),
+        (metrics.FIRST_BYTE_SECONDS, labels): of_histogram(server.first_byte_seconds),
     }
     for error, count in errors.items():
         counts[metrics.CONNECT_ERRORS, (*labels, error)] = (count,)
+    for failure, count in (dict.fromkeys(_USUAL_FAILURES, 0) | server.failures).items():
+        counts[metrics.SERVER_FAILURES, (*labels, failure)] = (count,)
     return counts
 
 
-def _of_histogram(histogram: Histogram) -> tuple[float, ...]:
+def of_histogram(histogram: Histogram) -> tuple[float, ...]:
+    """Return the numbers of a histogram's series."""
     return (*histogram.buckets, histogram.sum_s)

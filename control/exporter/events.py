@@ -28,6 +28,9 @@ _HEALTH: dict[str, tuple[Severity, str]] = {
     "up": ("good", "is up"),
     "failing": ("warn", "fails now and then"),
     "down": ("bad", "is down"),
+    "ejected": ("bad", "is ejected"),
+    "drain": ("warn", "gets no new sessions, by an operator's word"),
+    "maint": ("warn", "is under maintenance"),
 }
 
 
@@ -164,6 +167,8 @@ class Watcher:
                 before = self._health.get(key, "unknown")
                 self._health[key] = server.health
                 if server.health == before or (before == "unknown" and server.health == "up"):
+                    continue
+                if server.health == "unknown":
                     continue
                 severity, what = _HEALTH[server.health]
                 why = f": {server.error}" if server.health != "up" and server.error else ""

@@ -98,6 +98,8 @@ def _of_backend(backend: Backend) -> Iterator[Finding]:
         name = f"Server {server.address} of {backend.name}"
         if server.health == "down":
             yield Finding(f"server {name}", "bad", f"{name} is down: {server.error}")
+        elif server.health == "ejected":
+            yield Finding(f"server {name}", "bad", f"{name} is ejected: {server.error}")
         elif server.health == "failing":
             yield Finding(f"server {name}", "warn", f"{name} fails now and then: {server.error}")
     if backend.waiting and backend.longest_wait_s >= WAIT_S:
@@ -108,6 +110,9 @@ def _of_backend(backend: Backend) -> Iterator[Finding]:
             f"{backend.waiting} {wait} for {backend.name}, the longest for "
             f"{_time(backend.longest_wait_s)}: {backend.busy} of {backend.open} connections busy",
         )
+    if backend.panic:
+        text = f"So few servers of {backend.name} are healthy that health is ignored"
+        yield Finding(f"panic {backend.name}", "bad", text)
     for pool in backend.pools:
         if pool.losses_per_s > 0:
             name = f"{backend.name} ({pool.protocol})"

@@ -15,12 +15,11 @@ import msgspec
 
 from aegis.figures import Figures
 from aegis.metrics import CATALOGUE
-from aegis.runtime import EXPORTER_LEDGER_FILE
+from aegis.runtime import EXPORTER_LEDGER_FILE, boot_id
 from control.exporter.counts import Counts, counters, is_well_formed
 from control.exporter.state import Heard, Snapshot
 
 _METRICS = {metric.name: metric for metric in CATALOGUE}
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _Row = tuple[str, tuple[str, ...], tuple[float, ...]]
 
@@ -43,7 +42,7 @@ class Ledger:
 
     def __init__(self, runtime_dir: Path) -> None:
         self._path = runtime_dir / EXPORTER_LEDGER_FILE
-        self._boot = _BOOT_ID.read_text().strip()
+        self._boot = boot_id()
         self._failed = False
 
     def read(self) -> tuple[Mapping[int, Counts], list[Heard]]:

@@ -7,10 +7,11 @@ Used by one thread; remembers of the past only what rates and quantiles need.
 """
 
 from importlib.metadata import version
+from typing import NamedTuple
 
 from aegis import metrics
 from aegis.limits import CONNECT_WINDOW_S, QUANTILE_WINDOW_S
-from aegis.messages import SeatFigures
+from aegis.messages import BackendState, SeatFigures, ServerState
 from control.exporter.counts import gauges, total_of
 from control.exporter.findings import Board
 from control.exporter.lately import Lately
@@ -36,6 +37,14 @@ _ANSWERS = (metrics.REPLY_SECONDS, metrics.FIRST_BYTE_SECONDS)
 _PLAIN_ENDS = {"client_eof", "server_eof"}
 
 
+class _Tables(NamedTuple):
+    """The whole proxy: per second, now, and so far."""
+
+    per_s: Table
+    have: Table
+    counted: Table
+
+
 class Observer:
     """Sees each second once."""
 
@@ -55,7 +64,8 @@ class Observer:
         have = Table(total_of(gauges(heard.figures) for heard in fresh))
         counted = Table(total_of(heard.counts for heard in snapshot.processes))
         controller = snapshot.controller(now)
-        backends = self._backends(fresh, per_s, have, counted, wall)
+        known = {b.name: b for b in controller.backends} if controller is not None else {}
+        backends = self._backends(fresh, known, _Tables(per_s, have, counted), wall)
         picture = Picture(
             at=wall,
             version=self._version,
@@ -79,10 +89,16 @@ class Observer:
         return picture
 
     def _backends(
-        self, fresh: list[Heard], per_s: Table, have: Table, counted: Table, wall: float
+        self,
+        fresh: list[Heard],
+        known: dict[str, BackendState],
+        tables: _Tables,
+        wall: float,
     ) -> list[Backend]:
         rows = [row for heard in fresh for row in heard.figures.backends]
+        servers: dict[tuple[str, str], ServerState | None]
         servers = {(s.backend, s.address): None for heard in fresh for s in heard.figures.servers}
+        servers |= {(s.backend, s.address): s for b in known.values() for s in b.servers}
         pools = {(p.backend, p.protocol): None for heard in fresh for p in heard.figures.pools}
         names = dict.fromkeys([name for name, _ in servers] + [row.backend for row in rows])
         self._health = {key: self._health.get(key, ServerHealth()) for key in servers}
@@ -96,40 +112,54 @@ class Observer:
                     (row.longest_wait_s for row in rows if row.backend == name), default=0.0
                 ),
                 servers=[
-                    self._server(backend, address, per_s, have, wall)
-                    for backend, address in servers
+                    self._server(backend, address, state, tables, wall)
+                    for (backend, address), state in servers.items()
                     if backend == name
                 ],
                 pools=[
-                    _pool(backend, protocol, per_s, have, counted)
+                    _pool(backend, protocol, tables)
                     for backend, protocol in pools
                     if backend == name
                 ],
+                panic=name in known and known[name].panic,
             )
             for name in names
         ]
 
-    def _server(self, backend: str, address: str, per_s: Table, have: Table, wall: float) -> Server:
+    def _server(
+        self,
+        backend: str,
+        address: str,
+        state: ServerState | None,
+        tables: _Tables,
+        wall: float,
+    ) -> Server:
+        per_s = tables.per_s
         labels = {"backend": backend, "server": address}
         connects = per_s.sum(metrics.CONNECTS, **labels)
         errors = per_s.by(metrics.CONNECT_ERRORS, "error", **labels)
-        connections = round(have.sum(metrics.CONNECTIONS, **labels))
-        health = self._health[backend, address]
-        health.look(wall, connects, errors, connections)
+        connections = round(tables.have.sum(metrics.CONNECTIONS, **labels))
+        met = self._health[backend, address]
+        met.look(wall, connects, errors, connections)
+        health, since, error = met.told(state)
         return Server(
             address=address,
-            health=health.health,
-            since=health.since,
-            error=health.error,
+            health=health,
+            since=since,
+            error=error,
             connections=connections,
             connects_per_s=connects,
             errors_per_s=sum(errors.values()),
             connect=self._lately.quantiles(metrics.CONNECT_SECONDS, CONNECT_WINDOW_S, **labels),
             answer=self._lately.of_both("answer", _ANSWERS, QUANTILE_WINDOW_S, **labels),
+            name=state.name if state is not None else address,
+            weight=state.weight if state is not None else None,
+            backup=state is not None and state.backup,
         )
 
 
-def _pool(backend: str, protocol: str, per_s: Table, have: Table, counted: Table) -> Pool:
+def _pool(backend: str, protocol: str, tables: _Tables) -> Pool:
+    per_s, have, counted = tables
     labels = {"backend": backend, "protocol": protocol}
     pins = counted.by(metrics.PINS, "pin", **labels)
     losses = counted.by(metrics.PIPES_LOST, "loss", **labels)

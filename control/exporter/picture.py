@@ -9,8 +9,9 @@ import msgspec
 
 from aegis.lifecycle import SeatState
 
-Health = Literal["unknown", "up", "failing", "down"]
-"""Of a server, by what the workers met: `failing` when some attempts to connect fail."""
+Health = Literal["unknown", "up", "failing", "down", "ejected", "drain", "maint"]
+"""Of a server: what an operator or the controller says, else what the workers met; then `failing`
+is one to which some attempts to connect fail."""
 
 Severity = Literal["info", "good", "warn", "bad"]
 
@@ -76,13 +77,17 @@ class Server(msgspec.Struct):
     since: float
     """Unix time of the last change of health."""
     error: str
-    """Name of the last errno that connecting met."""
+    """What was wrong last: of a check, of its clients, or the errno that connecting met."""
     connections: int
     connects_per_s: float
     errors_per_s: float
     connect: Quantiles
     answer: Quantiles
     """To the end of a reply on pipes, to the first byte for sessions without."""
+    name: str = ""
+    weight: float | None = None
+    """What is left of it; None: the controller is not heard."""
+    backup: bool = False
 
 
 class Pool(msgspec.Struct):
@@ -114,6 +119,8 @@ class Backend(msgspec.Struct):
     longest_wait_s: float
     servers: list[Server]
     pools: list[Pool]
+    panic: bool = False
+    """So few servers are healthy that health is ignored."""
 
 
 class Finding(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Servers' health, concluded from what workers meet when they connect.
+"""Servers' health: what the controller knows, else concluded from what workers meet.
 
     unknown ──connected──▶ up ◀──no failure for a while── failing
                            │ ▲                               ▲
@@ -7,12 +7,14 @@
                            down                              any
 
 A server that nobody tries keeps its state: that a quiet database is up is not known, only that it
-was. Pure; used by one thread.
+was. Where the controller checks a server, or has ejected it, or an operator has taken it out, that
+is what counts. Pure; used by one thread.
 """
 
 from dataclasses import dataclass
 
 from aegis.limits import QUANTILE_WINDOW_S
+from aegis.messages import ServerState
 from control.exporter.picture import Health
 
 _FORGIVEN_S = 2 * QUANTILE_WINDOW_S
@@ -39,6 +41,16 @@ class ServerHealth:
                 self._become("up", wall)
         elif connects or (self.health == "unknown" and open_now):
             self._become("up", wall)
+
+    def told(self, state: ServerState | None) -> tuple[Health, float, str]:
+        """Return health, since when, and what was wrong, by all that is known."""
+        if state is not None and state.admin != "ready":
+            return state.admin, 0.0, ""
+        if state is not None and state.health in {"down", "ejected"}:
+            return state.health, state.since, state.why
+        if state is not None and state.health == "up" and self.health in {"unknown", "down"}:
+            return "up", state.since, self.error
+        return self.health, self.since, self.error
 
     def _become(self, health: Health, wall: float) -> None:
         if health != self.health:

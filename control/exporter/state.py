@@ -23,7 +23,13 @@ from aegis.figures import Figures
 from aegis.inbox import Why
 from aegis.limits import FOLD_AFTER_S, MAX_WORKERS, STALE_S
 from aegis.messages import Supervision, Telemetry
-from control.exporter.counts import Counts, counters, is_well_formed, total_of
+from control.exporter.counts import (
+    Counts,
+    counters,
+    is_well_formed,
+    states_are_well_formed,
+    total_of,
+)
 from control.exporter.session_log import Written
 
 _decode: Callable[[bytes], Telemetry] = msgspec.msgpack.Decoder(Telemetry).decode
@@ -91,6 +97,8 @@ class State:
         except UNREADABLE:
             return "malformed"
         if isinstance(message, Supervision):
+            if not states_are_well_formed(message):
+                return "malformed"
             if self._supervision is not None and message.since < self._supervision.since:
                 return "old"  # of a controller that is dead
             self._supervision, self._supervision_at = message, now

@@ -5,8 +5,8 @@
 Two Aegis share the proxy's core, each before a Redis of its own. One has an exporter that hears its
 worker every second and is scraped as ops/prometheus does; the other has none, and its worker tells
 nobody anything (`metrics.bind = ""`). Both are loaded at the same time, so that both meet the same
-noise, and the ratio is taken within a round; in the second half they change places. All processes of
-a proxy count: controller, worker and exporter.
+noise, and the ratio is taken within a round; in the second half they change places. All processes
+of a proxy count: controller, worker and exporter.
 
 What telemetry costs it costs once a second, whatever the load. Here each proxy has half a core, so
 that weighs twice as much as on the busy core of its own that the last column tells of, and the

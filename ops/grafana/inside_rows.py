@@ -129,6 +129,7 @@ POOL = Row(
         ),
     ],
 )
+_SERVER, _NAME = "instance, backend, server", "{{instance}} {{backend}}/{{server}}"
 SERVERS = Row(
     "Servers: is it the database?",
     [
@@ -193,6 +194,44 @@ SERVERS = Row(
             ],
             "s",
             8,
+        ),
+        Panel(
+            "Up",
+            "1: may have sessions, by its checks and ejections. All at 0: the backend is down.",
+            [Query(now("aegis_server_up", _SERVER), _NAME)],
+            "short",
+            6,
+        ),
+        Panel(
+            "Weight",
+            "What is left of it. 0: no new sessions, by health or an operator; rising: slow start.",
+            [Query(now("aegis_server_weight", _SERVER), _NAME)],
+            "short",
+            6,
+        ),
+        Panel(
+            "Failed checks",
+            "By server. With Up at 1 they are fewer than fall in a row.",
+            [
+                Query(
+                    rate("aegis_server_checks_total", "backend, server", 'result="failed"'),
+                    "{{backend}}/{{server}}",
+                )
+            ],
+            "ops",
+            6,
+        ),
+        Panel(
+            "Clients' failures",
+            "connect, server_reset, server_lost, reply_timeout: what outlier detection goes by.",
+            [
+                Query(
+                    rate("aegis_server_failures_total", "backend, server, failure"),
+                    "{{backend}}/{{server}} {{failure}}",
+                )
+            ],
+            "ops",
+            6,
         ),
     ],
 )

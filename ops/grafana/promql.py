@@ -5,7 +5,7 @@ from ops.grafana.panels import Query
 ALL = 'instance=~"$instance"'
 FAULTS = (
     "server_reset|connect_failed|connect_timeout|server_fin_timeout|queue_full|queue_timeout|"
-    "server_lost|error"
+    "server_lost|server_down|error"
 )
 """Reasons for which a session closes that its client has no part in."""
 

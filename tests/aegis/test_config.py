@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aegis.config import Backend, Config, Listener, Metrics, config_digest, worker_digest
+from aegis.config import Config, Listener, Metrics, config_digest, worker_digest
+from aegis.config_backend import Backend
 from aegis.config_file import config_from_tables, load_config
 from aegis.errors import ConfigError
 

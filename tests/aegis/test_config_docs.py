@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from aegis.config import Backend, Config, Listener, Log, Metrics
+from aegis.config import Config, Listener, Log, Metrics
+from aegis.config_backend import Backend, Dns, Server
 from aegis.config_bus import Bus
 from aegis.config_file import config_from_tables, load_config
+from aegis.config_health import Health, OutlierDetection
 from aegis.config_schema import REFERENCE_FILE, SCHEMA_FILE, reference_text, schema_text
 from aegis.errors import ConfigError
 from aegis.framers import POOLINGS
@@ -23,8 +25,24 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "metrics": Metrics,
     "log": Log,
     "bus": Bus,
+    "dns": Dns,
     "listener": Listener,
     "backend": Backend,
+    "backend.servers": Server,
+    "backend.health": Health,
+    "backend.outlier_detection": OutlierDetection,
+}
+HEADINGS = {
+    "": "Top level",
+    "metrics": "`[metrics]`",
+    "log": "`[log]`",
+    "bus": "`[bus]`",
+    "dns": "`[dns]`",
+    "listener": "`[[listener]]`",
+    "backend": "`[[backend]]`",
+    "backend.servers": "`[[backend]]`: `servers`",
+    "backend.health": "`[backend.health]`",
+    "backend.outlier_detection": "`[backend.outlier_detection]`",
 }
 KEYS = [(table, key) for table, kind in TABLES.items() for key in kind.__struct_encode_fields__]
 COMMENTED_DEFAULT = re.compile(r"^# (?=\w+ = )", re.MULTILINE)
@@ -35,17 +53,20 @@ def sample_with_its_commented_keys() -> dict[str, Any]:
 
 
 def first_table(document: dict[str, Any], table: str) -> dict[str, Any]:
-    if not table:
-        return document
-    found: Any = document[table]
-    first: dict[str, Any] = found[0] if isinstance(found, list) else found
+    found: Any = document
+    for key in filter(None, table.split(".")):
+        found = found[key]
+        found = found[0] if isinstance(found, list) else found
+    if isinstance(found, str):  # of a server the sample shows a table beside it
+        (shown,) = re.findall(r"^#   (\{ address = .*\})$", SAMPLE.read_text(), re.MULTILINE)
+        found = tomllib.loads(f"server = {shown}")["server"]
+    first: dict[str, Any] = found
     return first
 
 
 def section_of(table: str) -> str:
-    single = {name: f"## `[{name}]`" for name in ("metrics", "log", "bus")} | {"": "## Top level"}
-    heading = single.get(table, f"## `[[{table}]]`")
-    return REFERENCE.read_text().partition(heading + "\n")[2].partition("\n## ")[0]
+    heading = f"## {HEADINGS[table]}\n"
+    return REFERENCE.read_text().partition(heading)[2].partition("\n## ")[0]
 
 
 def test_the_sample_is_valid() -> None:

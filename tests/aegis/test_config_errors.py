@@ -16,8 +16,15 @@ LISTENER_KEYS = (
 )
 ROOT_KEYS = (
     "workers, drain_timeout_s, lame_duck_s, close_spread_s, hard_stop_s, user, group, "
-    "slab_bytes, slabs, metrics, log, bus, listener, backend"
+    "slab_bytes, slabs, metrics, log, bus, dns, listener, backend"
 )
+BACKEND_KEYS = (
+    "name, servers, discover, balance, connect_timeout_s, connect_attempts, max_connections, "
+    "queue_timeout_s, queue_max, reply_timeout_s, pool_min, max_idle_s, max_lifetime_s, "
+    "server_fin_timeout_s, keepalive_s, slow_start_s, on_marked_down, panic_threshold_percent, "
+    "health, outlier_detection"
+)
+SERVER = f"{SERVER_FORMS}, or a table"
 BACKEND = '[[backend]]\nname = "b"\nservers = ["127.0.0.1:1"]\n'
 LISTENER = '[[listener]]\nname = "l"\nbind = "127.0.0.1:2"\nbackend = "b"\n'
 VALID = LISTENER + BACKEND
@@ -130,17 +137,18 @@ SHAPES = [
     (VALID.replace('name = "b"', ""), f"backend[0].name: missing; {NAME}"),
     (
         VALID.replace('servers = ["127.0.0.1:1"]', ""),
-        f"backend[0].servers: missing; an array of one or more of {SERVER_FORMS}",
+        f"backend[0].servers: missing; an array of one or more of {SERVER}, "
+        "unless there is `discover`",
     ),
-    (servers("[]"), f"backend[0].servers = []: an array of one or more of {SERVER_FORMS}"),
+    (servers("[]"), f"backend[0].servers = []: an array of one or more of {SERVER}"),
     (
         servers('"127.0.0.1:1"'),
-        f'backend[0].servers = "127.0.0.1:1": an array of one or more of {SERVER_FORMS}',
+        f'backend[0].servers = "127.0.0.1:1": an array of one or more of {SERVER}',
     ),
-    (servers('["127.0.0.1:1", 7]'), f"backend[0].servers[1] = 7: {SERVER_FORMS}"),
+    (servers('["127.0.0.1:1", 7]'), f"backend[0].servers[1] = 7: {SERVER}"),
     (
         servers('["127.0.0.1:1", ["127.0.0.1:1", []]]'),
-        f'backend[0].servers[1] = ["127.0.0.1:1", []]: {SERVER_FORMS}',
+        f'backend[0].servers[1] = ["127.0.0.1:1", []]: {SERVER}',
     ),
     (
         listener("protocol = 1"),
@@ -176,10 +184,7 @@ UNKNOWN_KEYS = [
     (top("metrics.port = 1"), "metrics.port: unknown key; known keys: bind"),
     (
         backend("balanc = 1"),
-        'backend[0].balanc: unknown key; did you mean "balance"? known keys: name, servers, '
-        "balance, connect_timeout_s, connect_attempts, max_connections, queue_timeout_s, "
-        "queue_max, reply_timeout_s, pool_min, max_idle_s, max_lifetime_s, "
-        "server_fin_timeout_s, keepalive_s",
+        'backend[0].balanc: unknown key; did you mean "balance"? known keys: ' + BACKEND_KEYS,
     ),
 ]
 
@@ -219,8 +224,9 @@ NAMES = [
 
 WORDS = [
     (
-        backend('balance = "random"'),
-        'backend[0].balance = "random": "least_conn" or "round_robin"',
+        backend('balance = "rand"'),
+        'backend[0].balance = "rand": "first", "least_conn", "leastconn", "random", '
+        '"round_robin", "roundrobin" or "source"',
     ),
     (
         listener('protocol = "rw"'),

@@ -3,10 +3,17 @@
 import msgspec
 import pytest
 
-from aegis.figures import CONNECT_BOUNDS_S, REPLY_BOUNDS_S, Figures, Histogram, empty
-from aegis.lifecycle import ProxyPhase, SeatState
+from aegis.figures import (
+    CONNECT_BOUNDS_S,
+    REPLY_BOUNDS_S,
+    CheckFigures,
+    Figures,
+    Histogram,
+    empty,
+)
+from aegis.lifecycle import Admin, ProxyPhase, SeatState, ServerHealth
 from aegis.limits import HISTORY_S, MAX_EVENTS, STALE_S
-from aegis.messages import SeatFigures, Supervision
+from aegis.messages import BackendState, SeatFigures, ServerState, Supervision
 from control.exporter.events import Watcher
 from control.exporter.findings import HELD_S
 from control.exporter.history import History, point_of
@@ -29,6 +36,7 @@ class Scene:
         self.watcher = Watcher()
         self.restarts: dict[int, int] = {0: 0, -1: 0}
         self.epochs: dict[int, int] = {}
+        self.backends: list[BackendState] = []
         self.phase: ProxyPhase | None = "serving"
         self.seat_state: SeatState = "running"
         self.second()
@@ -44,7 +52,7 @@ class Scene:
                 SeatFigures(slot, self.seat_state, count, self.epochs.get(slot))
                 for slot, count in self.restarts.items()
             ]
-            supervision = Supervision(self.phase, 7, seats)
+            supervision = Supervision(self.phase, 7, seats, self.backends)
             self.state.receive(msgspec.msgpack.encode(supervision), self.now)
         snapshot = self.state.snapshot()
         picture = self.observer.look(snapshot, self.now, WALL + self.now)
@@ -218,6 +226,58 @@ def test_a_servers_health_is_what_connecting_to_it_has_met(scene: Scene) -> None
         f"Server {SERVER} of db fails now and then: ECONNREFUSED",
         f"Server {SERVER} of db is up",
     ]
+
+
+def state(
+    health: ServerHealth, admin: Admin = "ready", why: str = "", *, panic: bool = False
+) -> list[BackendState]:
+    healthy = health in {"up", "unchecked"}
+    server = ServerState(
+        "db", SERVER, "one", admin, health, WALL, why, healthy, float(healthy), False,
+        CheckFigures(),
+    )  # fmt: skip
+    return [BackendState("db", panic, int(panic), [server])]
+
+
+def test_what_the_controller_knows_of_a_server_outranks_what_connecting_has_met(
+    scene: Scene,
+) -> None:
+    steps: list[tuple[list[BackendState], str, str]] = [
+        (state("unchecked"), "up", ""),
+        (state("down", why="reply timeout"), "down", "reply timeout"),
+        (state("up"), "up", ""),
+        (state("ejected", why="5 failures in a row"), "ejected", "5 failures in a row"),
+        (state("up", admin="maint"), "maint", ""),
+        (state("up", admin="drain"), "drain", ""),
+        (state("up"), "up", ""),
+    ]
+    for turns, (backends, health, error) in enumerate(steps, 1):
+        scene.backends = backends
+        (server,) = scene.second(worker_figures(1, accepted=turns)).backends[0].servers
+        assert (server.health, server.error, server.name) == (health, error, "one")
+    name = f"Server {SERVER} of db"
+    assert scene.news() == [
+        "Aegis is serving",
+        f"{name} is down: reply timeout",
+        f"{name} is up",
+        f"{name} is ejected: 5 failures in a row",
+        f"{name} is under maintenance",
+        f"{name} gets no new sessions, by an operator's word",
+        f"{name} is up",
+    ]
+
+
+def test_panic_stands_out(scene: Scene) -> None:
+    scene.backends = state("down", why="ECONNREFUSED", panic=True)
+    picture = scene.second(worker_figures(1, accepted=1))
+    assert picture.backends[0].panic
+    assert "So few servers of db are healthy that health is ignored" in said(picture)
+
+
+def test_a_server_that_only_the_controller_knows_is_shown_too(scene: Scene) -> None:
+    scene.backends = state("down", why="ECONNREFUSED")
+    (server,) = scene.second().backends[0].servers
+    assert (server.address, server.health, server.connections) == (SERVER, "down", 0)
 
 
 def said(picture: Picture) -> list[str]:

@@ -19,6 +19,7 @@ from aegis.config import Metrics
 from aegis.figures import (
     REPLY_BOUNDS_S,
     BackendFigures,
+    CheckFigures,
     Figures,
     Histogram,
     ListenerFigures,
@@ -29,7 +30,7 @@ from aegis.figures import (
 from aegis.inbox import Why
 from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase
 from aegis.limits import FOLD_AFTER_S, HEARTBEAT_S, STALE_S
-from aegis.messages import SeatFigures, Supervision
+from aegis.messages import BackendState, SeatFigures, ServerState, Supervision
 from control.exporter.collector import Collector, all_series, families
 from control.exporter.counts import Counts
 from control.exporter.readiness import why_not_ready, why_unhealthy
@@ -310,6 +311,26 @@ def test_a_slot_that_the_controller_no_longer_has_is_not_mourned() -> None:
     assert clock.accepted(1) == 5
 
 
+def one_server() -> list[BackendState]:
+    figures = CheckFigures(checks={"ok": 7, "failed": 2}, downs=1, ejections=3)
+    server = ServerState(
+        "db", SERVER, "one", "ready", "down", 5.0, "reply timeout", False, 0.0, False, figures
+    )
+    return [BackendState("db", True, 4, [server])]
+
+
+def test_of_servers_the_controllers_counters_stay_too() -> None:
+    clock = Clock()
+    clock.hear(Supervision("serving", 7, [], one_server()))
+    assert clock.series[metrics.SERVER_UP, ("db", SERVER)] == (False,)
+    assert clock.series[metrics.BACKEND_PANIC, ("db",)] == (True,)
+    clock.wait(STALE_S + 0.1, controlled=False)
+    assert names_of(clock.series) & {"aegis_server_up", "aegis_server_weight"} == set()
+    assert clock.series[metrics.SERVER_CHECKS, ("db", SERVER, "failed")] == (2,)
+    assert clock.series[metrics.SERVER_EJECTIONS, ("db", SERVER)] == (3,)
+    assert clock.series[metrics.BACKEND_PANICS, ("db",)] == (4,)
+
+
 # --- messages --------------------------------------------------------------------------------
 
 
@@ -324,6 +345,8 @@ def broken_messages() -> dict[str, bytes]:
     unfit[5].backends[0].wait_seconds = Histogram([1])
     unfit[6].cpu_seconds = []
     unfit[7].servers[0].first_byte_seconds = Histogram([1, 2])
+    states = one_server()
+    states[0].servers[0].figures.seconds = Histogram([1])
     return {
         "no msgpack": b"\xc1",
         "empty": b"",
@@ -342,6 +365,7 @@ def broken_messages() -> dict[str, bytes]:
         "not UTF-8": encode(worker_figures(1)).replace(b"serving", b"\xff" * 7),
         "other first byte buckets": encode(unfit[7]),
         "a third party": encode(worker_figures(1)).replace(b"\xa6client", b"\xa6nobody"),
+        "other check buckets": encode(Supervision("serving", 1, [], states)),
         "no slot": encode(worker_figures(1, slot=-1)),
         "no possible slot": encode(worker_figures(1, slot=10**6)),
     }
@@ -365,9 +389,8 @@ def full_snapshot() -> Snapshot:
         0.0  # so that nothing is fresh for a collector with a real clock but what it is told
     )
     clock.hear(worker_figures(1, accepted=5))
-    clock.hear(
-        Supervision("serving", 1, [SeatFigures(0, "running", 0, 1), SeatFigures(-1, "running", 0)])
-    )
+    seats = [SeatFigures(0, "running", 0, 1), SeatFigures(-1, "running", 0)]
+    clock.hear(Supervision("serving", 1, seats, one_server()))
     return replace(clock.state.snapshot(), ignored={"telemetry": {"malformed": 2}})
 
 

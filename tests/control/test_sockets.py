@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from aegis.addresses import Address, parse_address
-from aegis.config import Backend, Config, Listener
+from aegis.config import Config, Listener
+from aegis.config_backend import Backend
 from aegis.errors import AegisError
 from control.slots import Slots
 from control.sockets import bound_to, close_all, open_listener, probe, take_over

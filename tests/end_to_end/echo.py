@@ -20,6 +20,7 @@ class Echo:
         self._listening = bound_socket(kind, directory)
         self._listening.listen(1024)
         self.address = listening_address(self._listening)
+        self.accepted = 0
         self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -43,6 +44,7 @@ class Echo:
                         return
                     if sock is self._listening:
                         client = own.enter_context(sock.accept()[0])
+                        self.accepted += 1
                         selector.register(client, selectors.EVENT_READ, client)
                         continue
                     try:

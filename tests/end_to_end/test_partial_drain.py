@@ -1,7 +1,7 @@
 """Drains of one listener and one server, the lame duck, and closes spread over time."""
 
 from time import monotonic
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 from aegis.messages import Drain, Reload
@@ -114,6 +114,8 @@ def ready(aegis: Aegis) -> bool:
             return bool(answer.status == 200)
     except HTTPError as error:
         error.close()
+        return False
+    except URLError:  # the exporter is not there yet
         return False
 
 

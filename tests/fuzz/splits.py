@@ -45,6 +45,7 @@ def requests_of(framer: Framer, parts: Iterable[bytes], most_scans: int = 1 << 2
         if not part:
             need = 1  # to scan sooner is no use and does no harm
         while held and len(held) >= need:
+            look_at_request(framer, held)
             taken, found, over = scan(requests, held)
             most_scans -= 1
             for event in found:
@@ -60,6 +61,32 @@ def requests_of(framer: Framer, parts: Iterable[bytes], most_scans: int = 1 << 2
                 assert taken or not held, "no progress"
     assert kept(requests) <= MAX_HELD_BYTES
     return [*events, (held, requests.setup, requests.pinned)]
+
+
+def look_at_request(framer: Framer, held: bytes) -> None:
+    """Hold the quick look to what a parser finds in the same bytes."""
+    data = bytearray(JUNK + held + JUNK)
+    start, end = len(JUNK), len(JUNK) + len(held)
+    if framer.quick_request(data, start, end) is None:
+        return
+    requests, fresh = framer.requests(), framer.requests()
+    assert requests.scan(data, start, end) == (end, 1, None)
+    assert (requests.forward, requests.discard, requests.note) == (None, False, 0)
+    assert (requests.close_after, requests.pinned) == (False, "")
+    assert requests.setup == fresh.setup
+
+
+def look_at_reply(framer: Framer, data: bytearray, start: int, end: int) -> None:
+    """Hold the quick look to what a parser finds in the same bytes."""
+    reply = framer.quick_reply(data, start, end)
+    if reply is None:
+        return
+    assert start < reply.end() <= end
+    parser = framer.replies()
+    assert parser.feed(data, start, end, 1, 0) == (reply.end(), 1)
+    assert not parser.last
+    assert not parser.tunnel
+    assert not parser.begun
 
 
 def scan(requests: Requests, held: bytes) -> tuple[int, list[Event], bool]:
@@ -141,6 +168,8 @@ def replies_of(framer: Framer, parts: Iterable[bytes], limit: int, note: int) ->
         data = bytearray(JUNK + part + JUNK)
         start, end = len(JUNK), len(JUNK) + len(part)
         while start < end:
+            if not parser.begun:
+                look_at_reply(framer, data, start, end)
             try:
                 stop, done = parser.feed(data, start, end, limit, note)
             except ProtocolError:

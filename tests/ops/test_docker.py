@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from aegis.config_backend import servers_of
 from aegis.config_file import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -13,8 +14,8 @@ DOCKERFILE = (DIRECTORY / "Dockerfile").read_text()
 
 def test_the_configuration_is_valid_and_names_the_address_that_the_compose_file_gives() -> None:
     config = load_config(DIRECTORY / "aegis.toml")
-    ((server,),) = [backend.servers for backend in config.backends]
-    host, _, port = server.rpartition(":")
+    ((server,),) = [servers_of(backend.servers) for backend in config.backends]
+    host, _, port = server.address.rpartition(":")
     assert f"ipv4_address: {host}}}" in COMPOSE
     assert f'"0.0.0.0:{port}"' in DOCKERFILE
     for bind in [config.metrics.bind, *(listener.bind for listener in config.listeners)]:

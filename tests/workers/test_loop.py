@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from aegis import config
+from aegis.config_backend import Backend as BackendConfig
 from aegis.figures import Figures
 from tests.harness import Rig
 from workers.backend import Backend
@@ -86,7 +87,7 @@ def test_a_listener_that_is_left_keeps_its_fd_until_the_turn_has_ended(
 ) -> None:
     upstream = rig.upstream()
     conf = config.Listener(name="front", bind=upstream.address, backend="db")
-    backend = Backend(config.Backend(name="db", servers=(upstream.address,)), 0)
+    backend = Backend(BackendConfig(name="db", servers=(upstream.address,)), 0)
     fd = upstream.sock.dup().detach()
     listener = Listener(conf, fd, backend, loop, Figures(0, 1, "serving", [], [], 2))
     listener.serve()

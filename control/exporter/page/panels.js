@@ -146,17 +146,29 @@ const CORES = [
   ),
 ];
 
-const HEALTH_TONE = { up: "good", failing: "warn", down: "bad", unknown: "" };
+const HEALTH_TONE = {
+  up: "good",
+  failing: "warn",
+  down: "bad",
+  ejected: "bad",
+  drain: "warn",
+  maint: "warn",
+  unknown: "",
+};
+const WITH_REASON = new Set(["failing", "down", "ejected"]);
+
+function serverAside(server) {
+  const weight = known(server.weight) && server.weight !== 1 ? `, weight ${count(server.weight)}` : "";
+  const address = server.name && server.name !== server.address ? `, ${server.address}` : "";
+  return `${server.backend}${address}${server.backup ? ", backup" : ""}${weight}`;
+}
 
 const SERVERS = [
-  named(
-    (server) => server.address,
-    (server) => server.backend,
-  ),
+  named((server) => server.name || server.address, serverAside),
   {
     make: () => element("span", { class: "dot" }),
     update: (cell, server) => {
-      const error = server.health === "down" || server.health === "failing" ? server.error : "";
+      const error = WITH_REASON.has(server.health) ? server.error : "";
       const since = server.since && server.health !== "up" ? ` since ${time(server.since)}` : "";
       const dot = cell.firstChild;
       setText(dot, `${server.health}${error && ` (${error})`}${since}`);
