@@ -25,7 +25,7 @@ from aegis.errors import AegisError, BusError
 from aegis.inbox import Inbox
 from aegis.limits import HEARTBEAT_S
 from aegis.session_records import SessionBatch
-from control.exporter.session_lines import LINES
+from control.exporter.session_lines import LINES, NO_INSTANT
 
 _NONE, _STDOUT = -1, 1
 _decode = msgspec.msgpack.Decoder(SessionBatch).decode
@@ -99,25 +99,26 @@ class SessionLog:
             if not self._stopping:
                 with contextlib.suppress(BusError):
                     self.inbox.stay_reachable()
-            while (batch := self._receive()) is not None:
-                self._write(batch)
+            while (lines := self._receive()) is not None:
+                self._write(lines)
             self._reopen_if_asked()
             if self._stopping:
                 return
 
-    def _receive(self) -> SessionBatch | None:
+    def _receive(self) -> list[str] | None:
+        """Return the lines of the next batch that makes sense; None: there is none yet."""
         while (frames := self.inbox.frames()) is not None:
             try:
-                return _decode(frames[-1])
-            except UNREADABLE as error:
+                batch = _decode(frames[-1])
+                return [self._line(batch, record) for record in batch.records]
+            except (*UNREADABLE, *NO_INSTANT) as error:
                 self.inbox.ignore("malformed", error)
         return None
 
-    def _write(self, batch: SessionBatch) -> None:
-        """Write all lines of a batch, or count that they could not be written."""
-        count = len(batch.records)
-        text = "".join(f"{self._line(batch, record)}\n" for record in batch.records)
-        rest = memoryview(text.encode())
+    def _write(self, lines: list[str]) -> None:
+        """Write the lines of a batch, or count that they could not be written."""
+        count = len(lines)
+        rest = memoryview("".join(f"{line}\n" for line in lines).encode())
         self._reopen_if_asked()
         try:
             if self._file == _NONE:

@@ -20,6 +20,7 @@ from aegis.messages import (
     Stop,
     Supervision,
 )
+from aegis.session_records import SessionBatch, SessionRecord
 from tests.framers.test_http1_vectors import REPLIES, REQUESTS
 from tests.framers.test_memcached_requests import ANSWERED, REFUSED, SHARED, TUNNELLED, UNHEARD
 from tests.fuzz.targets import SPLIT_BYTES
@@ -98,4 +99,5 @@ def _messages() -> list[msgspec.Struct]:
         Stop(now=True),
         Accepted(3),
         Refused("why"),
+        SessionBatch(0, 1.7e9, [SessionRecord("127.0.0.1:4000", "http", 5.5)]),
     ]
