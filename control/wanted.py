@@ -21,6 +21,8 @@ class Wanted:
     """Level-triggered: what is here is published whole. `changed` makes a new epoch of it."""
 
     def __init__(self, supervisor: Supervisor, changed: Callable[[], int]) -> None:
+        self.since = monotonic()
+        """Instant at which this controller began."""
         self.deadline = 0.0
         self.doors_close_at = 0.0
         self.listeners: dict[str, float] = {}
@@ -34,6 +36,7 @@ class Wanted:
         return Desired(
             controller=os.getpid(),
             epoch=epoch,
+            since=self.since,
             goal=supervisor.goal,
             deadline=self.deadline,
             servers=supervisor.servers.wishes,

@@ -116,8 +116,7 @@ class Asker(PoolClient):
             self.setup = self.requests.setup
             self.say(special.reply)
             if verdict == Verdict.REFUSE:
-                broken = special.why == "protocol_error"
-                self.finish("protocol_error" if broken else "refused_request")
+                self.finish_refused(special.why)
             return special.end
         if verdict == Verdict.SWITCH:
             if self.refusal:
@@ -184,7 +183,7 @@ class Asker(PoolClient):
     def _refusal(self, error: ProtocolError, end: int) -> Special:
         """Make of bytes that are not the protocol a request that is refused in its turn."""
         reply = error.reply or self.pool.framer.error("protocol_error")
-        return Special(Verdict.REFUSE, end, "protocol_error", reply)
+        return Special(Verdict.REFUSE, end, error.kind, reply)
 
     def _break_off(self, refusal: Special) -> None:
         """Half a request has gone out and cannot go on: the pipe ends here, and the client."""
@@ -193,7 +192,7 @@ class Asker(PoolClient):
         self.part(clean=False)
         if not answering:
             self.say(refusal.reply)
-        self.finish("protocol_error")
+        self.finish_refused(refusal.why)
 
     # --- for the session -----------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable
 
 from aegis import config_backend
+from aegis.figures import BackendFigures
 from aegis.messages import ServerWish
 from workers.balance import Load, Source, client_key, connections_of, make_balance
 from workers.budget import Budget
@@ -25,13 +26,15 @@ class Backend(Budget):
     """The servers of one backend. `pick` never returns one that is in `tried`."""
 
     __slots__ = (
-        "_by_source", "_only", "_others", "balance", "config", "has_choice", "pool_min", "servers",
+        "_by_source", "_only", "_others", "balance", "config", "figures", "has_choice", "pool_min",
+        "servers",
     )  # fmt: skip
 
     def __init__(self, conf: config_backend.Backend, slot: int, workers: int = 1) -> None:
         """Know no server yet: they come with `apply`."""
         super().__init__()
         self.config = conf
+        self.figures = BackendFigures(conf.name)
         self.servers: dict[str, Server] = {}
         """By address; those that are let go included."""
         self.balance = make_balance(conf.balance, slot)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from socket import socket
 from typing import TYPE_CHECKING
 
-from aegis.framers.contract import Setup, Special, Verdict
+from aegis.framers.contract import QUIT, Setup, Special, Verdict
 from aegis.lifecycle import CloseReason
 from workers.client import ALONE, WAITING
 from workers.intake import Intake
@@ -123,6 +123,12 @@ class PoolClient(Intake):
         else:
             self.say(reply)
             self.finish("refused_request")
+
+    def finish_refused(self, kind: str) -> None:
+        """Close for what the framer refuses: an error, unless the client says that it leaves."""
+        if kind != QUIT:
+            self.pool.count_error("client", kind)
+        self.finish("refused_request" if kind == QUIT else "protocol_error")
 
     def switch_back(self, undo: Callable[[], None] | None) -> None:
         """The server has refused a switch: be what we were, if the framer can tell."""

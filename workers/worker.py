@@ -18,13 +18,14 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 
 from aegis.config import Listener as ListenerConfig
 from aegis.config import unix_paths, worker_digest
 from aegis.errors import AegisError
-from aegis.figures import BackendFigures, Figures
+from aegis.figures import Figures
 from aegis.framers.registry import make_framer
 from aegis.lifecycle import Phase
 from aegis.limits import BULK_BYTES, HEARTBEAT_S, REFUSE_SETTLE_S, STEER_SETTLE_S, TICK_S
@@ -61,7 +62,9 @@ class Worker:
         conf = boot.config
         self._boot = boot
         self._digest = worker_digest(conf)
-        self.figures = Figures(boot.slot, os.getpid(), "starting", [], [], conf.slabs)
+        self.figures = Figures(
+            boot.slot, os.getpid(), "starting", [], [], conf.slabs, boot.cpu, started=monotonic()
+        )
         self.loop = Loop(
             Slabs(conf.slabs, conf.slab_bytes, self.figures),
             KernelPipes(conf.kernel_pipes if conf.slab_bytes >= BULK_BYTES else 0, self.figures),
@@ -69,7 +72,7 @@ class Worker:
         )
         backends = {b.name: Backend(b, boot.slot, boot.workers) for b in conf.backends}
         self._backends = list(backends.values())
-        self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
+        self._bus = Bus(boot, self.figures, self._apply)
         self._session_log = (
             SessionLog(conf.log, self.loop, self.figures, self._bus.sessions)
             if conf.log.sessions
@@ -99,9 +102,10 @@ class Worker:
         ]
         self.figures.listeners = [listener.figures for listener in self._listeners]
         self._pools = list(pools.values())
-        self.figures.backends = [BackendFigures(b.config.name) for b in self._backends]
+        self.figures.backends = [backend.figures for backend in self._backends]
         self.figures.pools = [pool.figures for pool in self._pools]
         self._controller = self._epoch = 0
+        self._since = 0.0  # when that controller began
         self._deadline = 0.0  # while draining: when what is left is cut
         self._drains_since = 0.0
         self._settle_at: float | None = None  # while draining: when the listeners begin to close
@@ -145,10 +149,24 @@ class Worker:
     # --- commands and signals ------------------------------------------------------------------
 
     def _apply(self, desired: Desired) -> None:
-        """Move towards what is wanted; the same state again changes nothing."""
+        """Move towards what is wanted; the same state again changes nothing, an older one neither.
+
+        What a dead controller had said may still be read after the first words of its successor:
+        each comes over a connection of its own.
+        """
         if (desired.controller, desired.epoch) == (self._controller, self._epoch):
             return
-        self._controller, self._epoch = desired.controller, desired.epoch
+        if desired.since > monotonic():  # one clock for all: it is of no controller of this machine
+            self.figures.bus_errors["foreign"] += 1
+            return
+        if desired.since > 0 and (desired.since, desired.epoch) < (self._since, self._epoch):
+            self.figures.bus_errors["old"] += 1
+            return
+        self._controller, self._epoch, self._since = (
+            desired.controller,
+            desired.epoch,
+            desired.since,
+        )
         self._roster.apply(desired.servers, desired.shares.get(os.getpid()))
         deadline = desired.retired.get(os.getpid())
         for backend in self._backends:
@@ -294,6 +312,10 @@ class Worker:
     def _heartbeat(self, now: float) -> float:
         """Once a second: the backstop for commands, then a report and telemetry."""
         self._bus.on_readable()
+        if self._bus.is_deaf():
+            self.loop.remove(self._bus.fileno())
+            self._bus.listen_anew()
+            self.loop.add(self._bus.fileno(), READ, self._bus)
         self._report()
         self._bus.telemetry()
         return now + HEARTBEAT_S
@@ -303,7 +325,7 @@ class Worker:
         if self.figures.phase == "serving":
             self._parts.step(now, self._boot.config.close_spread_s)
         self._roster.step(now)
-        news = self._roster.news()
+        news = self._roster.news(now)
         if news != self._reported:
             self._reported = news
             self._report()  # it moves connections by this, others wait for them; or ejects a server
@@ -324,7 +346,6 @@ class Worker:
             Report(
                 controller=self._controller,
                 epoch=self._epoch,
-                cpu=self._boot.cpu,
                 config=self._digest,
                 fds=fds,
                 figures=self.figures,

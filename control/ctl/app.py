@@ -2,12 +2,15 @@
 
 import sys
 from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from aegis.errors import AegisError
 from control.ctl.check import check
 from control.ctl.drain import drain
+from control.ctl.elsewhere import ControllerOption, KeysOption
+from control.ctl.keys import keys
 from control.ctl.reload import reload
 from control.ctl.scale import scale
 from control.ctl.server import server
@@ -25,15 +28,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (start, drain, stop, reload, scale, upgrade, status, servers, top, check):
+for command in (start, drain, stop, reload, scale, upgrade, status, servers, top, check, keys):
     app.command()(command)
 app.add_typer(server, name="server")
 
 
 @app.callback(invoke_without_command=True)
 def _options(
-    show_version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.")
+    ] = False,
+    controller: ControllerOption = None,
+    keys: KeysOption = None,
 ) -> None:
+    del controller, keys  # their callbacks have noted them
     if show_version:
         typer.echo(f"aegis {version('aegis-proxy')}")
         raise typer.Exit

@@ -10,6 +10,7 @@ import pytest
 
 from aegis.config import Config, Listener, Log, Metrics
 from aegis.config_backend import Backend, Dns, Server
+from aegis.config_bus import Bus
 from aegis.config_file import config_from_tables, load_config
 from aegis.config_health import Health, OutlierDetection
 from aegis.config_schema import REFERENCE_FILE, SCHEMA_FILE, reference_text, schema_text
@@ -23,6 +24,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "": Config,
     "metrics": Metrics,
     "log": Log,
+    "bus": Bus,
     "dns": Dns,
     "listener": Listener,
     "backend": Backend,
@@ -34,6 +36,7 @@ HEADINGS = {
     "": "Top level",
     "metrics": "`[metrics]`",
     "log": "`[log]`",
+    "bus": "`[bus]`",
     "dns": "`[dns]`",
     "listener": "`[[listener]]`",
     "backend": "`[[backend]]`",
