@@ -1,12 +1,11 @@
 """The HUD under axe, as far as a program can tell what people need: no violation in either theme.
 
-axe-core is JavaScript and comes by npm: `npm install --prefix build/axe axe-core`.
+axe-core is JavaScript; the package axe-core-python carries it.
 """
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -17,20 +16,10 @@ from tests.end_to_end.test_hud import visit
 from tests.harness import wait_until
 from tests.proxy import Aegis, Proxies, refuses, reserve_port
 
-AXE = Path(__file__).parents[2] / "build" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+AXE = files("axe_core_python").joinpath("axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.timeout(300)]
-
-
-def axe() -> str:
-    """Return axe-core; skip the test if it is not there, fail it in CI."""
-    if AXE.exists():
-        return AXE.read_text()
-    why = "axe-core not found: npm install --prefix build/axe axe-core"
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 @pytest.fixture
@@ -75,7 +64,6 @@ def violations(page: Page) -> list[str]:
 def test_axe_finds_nothing_on_a_page_that_has_everything_to_show(
     page: Page, aegis: Aegis, theme: str, size: tuple[int, int]
 ) -> None:
-    source = axe()
     with Load(aegis.address):
         visit(page, aegis, *size)
         page.show(*size, theme)
@@ -83,16 +71,15 @@ def test_axe_finds_nothing_on_a_page_that_has_everything_to_show(
         servers = "document.getElementById('servers').textContent"
         page.wait(f"{servers}.includes('down (ECONNREFUSED)')", "a server that is down")
         page.wait("document.querySelectorAll('#events li').length > 0", "events")
-        page.evaluate(source)
+        page.evaluate(AXE)
         assert violations(page) == []
 
 
 def test_axe_would_find_what_is_wrong(page: Page, aegis: Aegis) -> None:
-    source = axe()
     visit(page, aegis)
     page.evaluate("document.documentElement.removeAttribute('lang')")
     page.evaluate("document.getElementById('phase').style.color = 'rgb(60, 60, 60)'")
-    page.evaluate(source)
+    page.evaluate(AXE)
     found = " ".join(violations(page))
     assert "html-has-lang" in found
     assert "color-contrast" in found
