@@ -17,16 +17,21 @@ from msgspec import Meta
 
 from aegis import limits
 from aegis.config_backend import Backend, Dns
+from aegis.config_bus import LOCAL, Bus
 from aegis.config_listener import Listener
-from aegis.config_types import Account, LogFile, TcpAddress, Timeout
+from aegis.config_types import Account, LogFile, MetricsAddress, Timeout
 from aegis.logs import LogFormat
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the exporter answers."""
+    """Where the exporter answers, if there is to be one."""
 
     bind: Annotated[
-        TcpAddress, Meta(description="TCP address of the exporter: `/metrics` and the HUD at `/`.")
+        MetricsAddress,
+        Meta(
+            description="TCP address of the exporter: `/metrics` and the HUD at `/`. "
+            '"" = none, and workers send no telemetry.'
+        ),
     ] = "127.0.0.1:8082"
 
 
@@ -129,6 +134,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ] = 16
     metrics: Annotated[Metrics, Meta(description="The exporter.")] = Metrics()
     log: Annotated[Log, Meta(description="Events and sessions.")] = Log()
+    bus: Annotated[Bus, Meta(description="Processes on other machines.")] = LOCAL
     dns: Annotated[Dns, Meta(description="How names of servers are looked up.")] = Dns()
     listeners: Annotated[
         tuple[Listener, ...], Meta(min_length=1, description="Where clients connect.")
@@ -172,7 +178,8 @@ def worker_digest(config: Config) -> str:
         msgspec.structs.replace(
             config,
             workers="auto",
-            metrics=Metrics(),
+            metrics=Metrics() if config.metrics.bind else config.metrics,
+            bus=msgspec.structs.replace(config.bus, requests=""),
             lame_duck_s=0.0,
             hard_stop_s=0.0,
             dns=Dns(),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aegis.addresses import Address, parse_address
+from aegis.config_bus import SCHEME
 from aegis.config_listener_checks import backends_of, check_doors
 from aegis.config_problems import Problems, one_of, show_value, suggestion
 from aegis.config_server_checks import check_servers
@@ -14,6 +15,10 @@ from aegis.config_table import Table
 from aegis.framers import BUILT_POOLINGS, POOLINGS
 from aegis.framers.entry_points import FramerError, installed_framers, load_framer
 from aegis.limits import MAX_SLAB_MEMORY_BYTES
+
+_ENDPOINTS = ("requests", "telemetry", "sessions")
+_PERHAPS_ELSEWHERE = {"bus.telemetry", "bus.sessions"}
+"""Bound by the exporter, which may be on a machine where no listener is."""
 
 
 def check_rules(config: Table, problems: Problems) -> None:
@@ -26,6 +31,8 @@ def check_rules(config: Table, problems: Problems) -> None:
     _protocols_support_poolings(config, problems)
     _warm_listeners_have_spares(config, problems)
     _binds_do_not_overlap(config, problems)
+    _the_bus_over_tcp_has_keys(config, problems)
+    _the_session_log_is_where_the_exporter_is(config, problems)
     check_servers(config, problems)
     check_doors(config, problems)
 
@@ -123,16 +130,41 @@ def _warm_listeners_have_spares(config: Table, problems: Problems) -> None:
 
 def _binds_do_not_overlap(config: Table, problems: Problems) -> None:
     taken: list[tuple[str, str, Address]] = []
-    if (metrics := config.get("metrics", {}).get("bind")) is not None:
-        taken.append(("metrics.bind", metrics, parse_address(metrics)))
-    for path, text in _column(config, "listener", "bind"):
-        address = parse_address(text)
+    keys = [("metrics", "bind"), *(("bus", key) for key in _ENDPOINTS)]
+    single = [(f"{table}.{key}", config.get(table, {}).get(key)) for table, key in keys]
+    ours = [(path, text) for path, text in single if text]
+    for path, text in [*ours, *_column(config, "listener", "bind")]:
+        address = parse_address(text.removeprefix(SCHEME))
         for other_path, other_text, other in taken:
-            if address.overlaps(other):
+            elsewhere = {path, other_path} & _PERHAPS_ELSEWHERE
+            if address == other or (address.overlaps(other) and not elsewhere):
                 owner = f"{other_path} is {show_value(other_text)}"
                 problems.about_value(path, text, f"needs an address of its own; {owner}")
                 break
         taken.append((path, text, address))
+
+
+def _the_bus_over_tcp_has_keys(config: Table, problems: Problems) -> None:
+    bus = config.get("bus", {})
+    if bus.get("keys", True):
+        return
+    for key in _ENDPOINTS:
+        if bus.get(key):
+            text = "TCP needs `keys` as well: `aegis-ctl keys DIR` makes some"
+            problems.about_value(f"bus.{key}", bus[key], text)
+
+
+def _the_session_log_is_where_the_exporter_is(config: Table, problems: Problems) -> None:
+    bus, log = config.get("bus", {}), config.get("log", {}).get("sessions")
+    if not log:
+        return
+    if not config.get("metrics", {}).get("bind", True):
+        problems.about_value("log.sessions", log, "needs metrics.bind: the exporter writes it")
+    if "telemetry" not in bus or "sessions" not in bus:
+        return
+    if bool(bus["telemetry"]) != bool(bus["sessions"]):
+        text = "needs to be TCP where bus.telemetry is: the exporter writes the session log"
+        problems.about_value("bus.sessions", bus["sessions"], text)
 
 
 def _column(config: Table, kind: str, key: str) -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from msgspec import inspect
 
 from aegis.config import Config, Log, Metrics
 from aegis.config_backend import Backend, Dns, Server
+from aegis.config_bus import Bus
 from aegis.config_health import Health, OutlierDetection
 from aegis.config_listener import Listener, SniRoute
 from aegis.config_problems import show_value
@@ -28,6 +29,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "Config": Config,
     "Metrics": Metrics,
     "Log": Log,
+    "Bus": Bus,
     "Listener": Listener,
     "SniRoute": SniRoute,
     "ListenerTls": ListenerTls,

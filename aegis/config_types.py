@@ -37,7 +37,17 @@ ServerName = Annotated[
     ),
 ]
 Name = Annotated[str, Meta(pattern=_NAME_PATTERN, extra={"allowed": _NAME_ALLOWED})]
-TcpAddress = Annotated[str, Meta(extra={"allowed": TCP_FORMS, "parse": parse_tcp_address})]
+_METRICS_ALLOWED = f'"" (no exporter), {TCP_FORMS}'
+
+
+def _parse_metrics_address(text: str) -> None:
+    if text:
+        parse_tcp_address(text)
+
+
+MetricsAddress = Annotated[
+    str, Meta(extra={"allowed": _METRICS_ALLOWED, "parse": _parse_metrics_address})
+]
 BindAddress = Annotated[str, Meta(extra={"allowed": ADDRESS_FORMS, "parse": parse_address})]
 ServerAddress = Annotated[str, Meta(extra={"allowed": SERVER_FORMS, "parse": parse_server_address})]
 ResolverAddress = Annotated[

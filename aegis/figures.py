@@ -5,6 +5,7 @@ and is the only writer; what arrives at the controller or the exporter is a copy
 """
 
 from bisect import bisect_left
+from typing import Literal
 
 import msgspec
 
@@ -38,6 +39,11 @@ class Histogram(msgspec.Struct):
         self.sum_s += seconds
 
 
+def empty(bounds: tuple[float, ...]) -> Histogram:
+    """Return a histogram with these bounds that has observed nothing."""
+    return Histogram([0] * (len(bounds) + 1))
+
+
 class ListenerFigures(msgspec.Struct):
     """One listener in one worker."""
 
@@ -50,9 +56,7 @@ class ListenerFigures(msgspec.Struct):
     closed: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(CLOSE_REASONS, 0))
     accept_errors: dict[str, int] = {}
     """Errno name → count."""
-    session_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(SESSION_BOUNDS_S) + 1))
-    )
+    session_seconds: Histogram = msgspec.field(default_factory=lambda: empty(SESSION_BOUNDS_S))
     """From accept to close."""
 
 
@@ -67,9 +71,10 @@ class ServerFigures(msgspec.Struct):
     """Connections that were established."""
     connect_errors: dict[str, int] = {}
     """Errno name → count; ETIMEDOUT is our own deadline too."""
-    connect_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(CONNECT_BOUNDS_S) + 1))
-    )
+    connect_seconds: Histogram = msgspec.field(default_factory=lambda: empty(CONNECT_BOUNDS_S))
+    first_byte_seconds: Histogram = msgspec.field(default_factory=lambda: empty(REPLY_BOUNDS_S))
+    """Of sessions without pipes: from what the client said last to the server's first byte; where
+    the server speaks first, from the connect."""
     busy: int = 0
     """Connections that serve somebody; kept where the server has a limit of its own."""
     failures: dict[str, int] = {}
@@ -83,9 +88,7 @@ class CheckFigures(msgspec.Struct):
 
     checks: dict[str, int] = msgspec.field(default_factory=lambda: {"ok": 0, "failed": 0})
     """Result → checks."""
-    seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(CONNECT_BOUNDS_S) + 1))
-    )
+    seconds: Histogram = msgspec.field(default_factory=lambda: empty(CONNECT_BOUNDS_S))
     """How long checks took."""
     downs: int = 0
     """Times its checks have found it down."""
@@ -105,6 +108,8 @@ class BackendFigures(msgspec.Struct):
     """Clients that wait for a connection."""
     longest_wait_s: float = 0.0
     """Of those that wait now."""
+    wait_seconds: Histogram = msgspec.field(default_factory=lambda: empty(WAIT_BOUNDS_S))
+    """How long those waited who got a connection in the end."""
 
 
 class TlsFigures(msgspec.Struct):
@@ -150,14 +155,14 @@ class PoolFigures(msgspec.Struct):
     opened: int = 0
     requests: int = 0
     """Replies that requests were owed, or that they have got by now."""
-    reply_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(REPLY_BOUNDS_S) + 1))
+    reply_seconds: dict[str, Histogram] = {}
+    """Server → from a request's arrival to the end of its reply; not the wait for a pipe."""
+    in_flight: int = 0
+    """Replies that are owed now."""
+    errors: dict[Literal["client", "server"], dict[str, int]] = msgspec.field(
+        default_factory=lambda: {"client": {}, "server": {}}
     )
-    """From a request's arrival to the end of its reply, waiting for a pipe not included."""
-    wait_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(WAIT_BOUNDS_S) + 1))
-    )
-    """How long those waited who got a pipe in the end."""
+    """Who broke the protocol → the framer's word for how → count."""
     hits: int = 0
     """Times a client found a connection ready."""
     misses: int = 0
@@ -178,6 +183,10 @@ class Figures(msgspec.Struct, tag="figures"):
     servers: list[ServerFigures]
     slabs: int
     """Preallocated, the loop's hot slab included."""
+    cpu: int = -1
+    """The core it is pinned to."""
+    started: float = 0.0
+    """Instant at which the process began, by which one is told from another with its pid."""
     slabs_used: int = 0
     """Parked with a flow whose sink is full."""
     slab_shortages: int = 0
@@ -185,9 +194,7 @@ class Figures(msgspec.Struct, tag="figures"):
     kernel_pipes_used: int = 0
     """Parked with a bulk flow whose sink is full."""
     spliced_bytes: int = 0
-    turn_seconds: Histogram = msgspec.field(
-        default_factory=lambda: Histogram([0] * (len(TURN_BOUNDS_S) + 1))
-    )
+    turn_seconds: Histogram = msgspec.field(default_factory=lambda: empty(TURN_BOUNDS_S))
     longest_turn_s: float = 0.0
     """Since the previous telemetry."""
     accept_pauses: int = 0
@@ -195,8 +202,10 @@ class Figures(msgspec.Struct, tag="figures"):
     """Sessions that a drain's deadline ended."""
     bus_drops: int = 0
     """Reports and telemetry that found no room or no peer."""
-    bus_errors: int = 0
-    """Messages that could not be understood."""
+    bus_errors: dict[str, int] = msgspec.field(
+        default_factory=lambda: dict.fromkeys(("malformed", "old", "foreign"), 0)
+    )
+    """Why → commands that were ignored."""
     cpu_seconds: list[float] = msgspec.field(default_factory=lambda: [0.0, 0.0])
     """Spent in [user, system] mode."""
     memory_bytes: int = 0

@@ -45,7 +45,7 @@ CloseReason = Literal[
     "slow_client",  # held up a pipe that others waited for
     "slow_request",  # half a request was held for longest when the memory for halves was used up
     "protocol_error",  # the client's bytes are not the listener's protocol
-    "refused_request",  # a request that the protocol's framer refuses, or a client that said quit
+    "refused_request",  # the client said quit, or the server refused what it began with (AUTH)
     "drained",  # between two requests, because the worker drains
     "drain_deadline",  # cut when the time for finishing was over, or by `stop --now`
     "server_down",  # reset because its server was marked down

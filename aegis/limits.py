@@ -85,6 +85,11 @@ FLAPPING_WINDOW_S = 60.0
 MESSAGE_BYTES = 1 << 20  # a larger one is dropped by ZeroMQ itself (ZMQ_MAXMSGSIZE)
 SEND_HWM = 1_000  # messages queued for a peer that does not read; beyond that they are dropped
 REPORTS_HWM = 64  # reports and telemetry queued for a peer that is away or slow; a minute of them
+HANDSHAKE_S = 5.0  # a peer that connects and says nothing is cut; ZeroMQ's own default is 30 s
+BUS_PROBE_S = 2.0  # between two probes of a peer on another machine; two missed, and it is lost
+DEAF_AFTER_S = 10.0  # a worker that hears no command, or cannot report, connects anew so often
+RENEW_AFTER_S = 600.0  # one that cannot tell the exporter; what is queued is lost and not counted
+COMPLAIN_EVERY_S = 60.0  # nonsense on the bus is counted each time and logged so often
 REQUEST_TIMEOUT_S = 5.0  # the controller answers from memory; slower means it is stuck or gone
 
 # --- exporter --------------------------------------------------------------------------------
@@ -124,7 +129,7 @@ MAX_SLAB_MEMORY_BYTES = 4 << 30  # slab_bytes * slabs of one worker; more is a t
 assert MIN_SLAB_BYTES <= MAX_SLAB_BYTES
 assert MIN_SLABS <= MAX_SLABS
 assert TICK_S <= REFUSE_SETTLE_S * 2
-assert HEARTBEAT_S < STALE_S < HUNG_AFTER_S < WORKER_START_DEADLINE_S
+assert HEARTBEAT_S < STALE_S < DEAF_AFTER_S < HUNG_AFTER_S < WORKER_START_DEADLINE_S
 assert REQUEST_TIMEOUT_S < HUNG_AFTER_S  # `aegis-ctl` names a worker that does not react
 assert REFUSE_SETTLE_S < STEER_SETTLE_S
 assert BACKOFF_MIN_S < BACKOFF_MAX_S < FLAPPING_WINDOW_S

@@ -90,6 +90,9 @@ class Desired(msgspec.Struct, frozen=True, tag="desired"):
     goal: Goal
     deadline: float
     """Instant at which sessions that still drain are cut; 0 while the goal is `serving`."""
+    since: float = 0.0
+    """Instant at which the controller began; with the epoch it says which of two states is older.
+    0 of a controller that does not tell."""
     servers: ServerWishes = {}
     shares: dict[int, dict[str, int]] = {}
     """Pid → backend, or BACKEND/ADDRESS → how many connections the worker may have, where there is
@@ -129,7 +132,6 @@ class Report(msgspec.Struct, frozen=True, tag="report"):
     controller: int
     """Pid of the controller whose epoch was applied last; 0 before the first."""
     epoch: int
-    cpu: int
     config: str
     """Digest of the configuration the worker was started with."""
     fds: dict[str, int]
@@ -151,6 +153,8 @@ class SeatFigures(msgspec.Struct, frozen=True):
     slot: int
     state: SeatState
     restarts: int
+    epoch: int | None = None
+    """The last that its worker has reported as applied; None when there is no such report."""
 
 
 class ServerState(msgspec.Struct, frozen=True):
@@ -191,6 +195,12 @@ class Supervision(msgspec.Struct, frozen=True, tag="supervision"):
     epoch: int
     seats: list[SeatFigures]
     backends: list[BackendState] = []
+    since: float = 0.0
+    """Instant at which the controller began."""
+    workers: list[int] = []
+    """Pids of all workers that live, those that are retired included."""
+    ignored: dict[str, dict[str, int]] = {}
+    """Socket of the controller → why → how many messages it has ignored, or peers turned away."""
 
 
 class Reload(msgspec.Struct, frozen=True, tag="reload"):

@@ -22,7 +22,7 @@ from aegis.figures import (
 )
 from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase, SeatState
 
-_GENERATED = re.compile(r"(<!-- (metrics|labels) -->\n).*?(<!-- end -->)", re.DOTALL)
+_GENERATED = re.compile(r"(<!-- (metrics|labels|buckets) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,11 @@ LABELS = {
     "failure": "`connect`, `server_reset`, or what a pipe was lost for: see `loss`.",
     "result": "Of a check: `ok` or `failed`.",
     "mode": "`user` or `system`.",
+    "socket": "Of the bus: `reports`, `requests`, `telemetry` or `sessions`.",
+    "why": "`malformed`, `old` (of before what is known), `foreign` (of nobody we know) or "
+    "`refused` (a peer that does not speak ZeroMQ or has no known key).",
+    "kind": "`malformed`, `too_long`, `http` (on another protocol's listener), `unasked`, or a "
+    "word of the protocol's framer: docs/protocols.",
     "pin": "`long_request`, or a word of the protocol's framer: docs/protocols.",
     "error": "Name of the errno, such as `ECONNREFUSED`; `ETIMEDOUT` is our own deadline too.",
     "limit": "`listener:` and the listener's name; without a name, that of all listeners together.",
@@ -152,6 +157,14 @@ CONNECT_SECONDS = Metric(
     "Time that established connections took to connect.",
     CONNECT_BOUNDS_S,
 )
+FIRST_BYTE_SECONDS = Metric(
+    "aegis_first_byte_seconds",
+    "histogram",
+    ("worker", "backend", "server"),
+    "Of sessions without pipes: time from what the client said last, or from the connect where the "
+    "server speaks first, to the server's first byte.",
+    REPLY_BOUNDS_S,
+)
 
 SERVER_FAILURES = _counter(
     "aegis_server_failures_total",
@@ -217,15 +230,25 @@ REQUESTS = _counter(
 REPLY_SECONDS = Metric(
     "aegis_reply_seconds",
     "histogram",
-    ("worker", "backend", "protocol"),
-    "Time from a request that was sent on to the end of its reply.",
+    ("worker", "backend", "server", "protocol"),
+    "Of requests on pipes: time from one that was sent on to the end of its reply.",
     REPLY_BOUNDS_S,
 )
+IN_FLIGHT = _gauge(
+    "aegis_requests_in_flight",
+    "worker backend protocol",
+    "Requests on shared pipes whose reply has not ended, by replies owed.",
+)
+FRAMER_ERRORS = _counter(
+    "aegis_framer_errors_total",
+    "worker backend protocol from kind",
+    "Bytes that are not the protocol: a client's, which is closed, or a server's, whose pipe is.",
+)
 WAIT_SECONDS = Metric(
-    "aegis_pool_wait_seconds",
+    "aegis_backend_wait_seconds",
     "histogram",
-    ("worker", "backend", "protocol"),
-    "Time that clients waited who got a pipe.",
+    ("worker", "backend"),
+    "Time that clients waited who got a connection in the end, with pipes or without.",
     WAIT_BOUNDS_S,
 )
 POOL_HITS = _counter(
@@ -270,10 +293,12 @@ LONGEST_TURN = _gauge(
     "aegis_loop_longest_turn_seconds", "worker", "Longest turn of the loop in the last second."
 )
 BUS_DROPPED = _counter(
-    "aegis_bus_dropped_total", "worker", "Reports and telemetry that found no room or no peer."
+    "aegis_bus_dropped_total",
+    "worker",
+    "Reports and telemetry that found no room or no peer, or were longer than 1 MiB.",
 )
 BUS_ERRORS = _counter(
-    "aegis_bus_errors_total", "worker", "Commands that the worker could not understand."
+    "aegis_bus_errors_total", "worker why", "Commands that the worker has ignored."
 )
 
 CPU_SECONDS = _counter("aegis_cpu_seconds_total", "worker mode", "CPU time of the worker.")
@@ -299,11 +324,18 @@ TELEMETRY_AGE = _gauge(
 )
 PHASE = _gauge("aegis_phase", "phase", "1 for the phase of the whole proxy, else 0.")
 EPOCH = _gauge("aegis_epoch", "", "Number of the controller's last change of what is wanted.")
+WORKER_EPOCH = _gauge(
+    "aegis_worker_epoch",
+    "worker",
+    "Number of the last change that the slot's worker has applied: aegis_epoch, or it is behind.",
+)
 EXPORTER_RESTARTS = _counter(
     "aegis_exporter_restarts_total", "", "Deaths of the exporter that were not asked for."
 )
-BAD_MESSAGES = _counter(
-    "aegis_exporter_bad_messages_total", "", "Messages that the exporter could not understand."
+BUS_IGNORED = _counter(
+    "aegis_bus_ignored_total",
+    "socket why",
+    "What controller (reports, requests) and exporter (telemetry, sessions) have ignored.",
 )
 SESSION_LOG_WRITTEN = _counter(
     "aegis_session_log_written_total", "", "Sessions that were written to the session log."
@@ -320,7 +352,7 @@ CATALOGUE = tuple(value for value in list(globals().values()) if isinstance(valu
 
 def document_text(document: str) -> str:
     """Return the document with its generated tables made anew."""
-    tables = {"metrics": _metrics_table(), "labels": _labels_table()}
+    tables = {"metrics": _metrics_table(), "labels": _labels_table(), "buckets": _buckets_table()}
     return _GENERATED.sub(lambda m: m[1] + tables[m[2]] + m[3], document)
 
 
@@ -336,6 +368,14 @@ def _metrics_table() -> str:
 def _labels_table() -> str:
     rows = ["| Label | Value |", "|---|---|"]
     rows += [f"| `{label}` | {meaning} |" for label, meaning in LABELS.items()]
+    return "\n".join(rows) + "\n"
+
+
+def _buckets_table() -> str:
+    rows = ["| Histogram | Upper bounds in seconds, `+Inf` last |", "|---|---|"]
+    rows += [
+        f"| `{m.name}` | {' '.join(f'{b:g}' for b in m.bounds)} |" for m in CATALOGUE if m.bounds
+    ]
     return "\n".join(rows) + "\n"
 
 

@@ -14,12 +14,9 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import msgspec
-import zmq
 
-from aegis import bus
 from aegis.config import Config
 from aegis.errors import AegisError
 from aegis.lifecycle import ProxyPhase
@@ -27,9 +24,11 @@ from aegis.limits import HEARTBEAT_S, STALE_S, TICK_S
 from aegis.messages import (
     ControllerStatus,
     Refused,
+    Reply,
     Report,
     Request,
     SeatFigures,
+    Status,
     StatusRequest,
     Stop,
     Supervision,
@@ -37,12 +36,14 @@ from aegis.messages import (
 from aegis.runtime import living, remove_sockets
 from aegis.session_messages import SessionRequest
 from control import privileges
+from control.bus import ControllerBus
 from control.cores import usable_cores
 from control.exporter_seat import ExporterSeat
 from control.handover import SIGNALS, Handover, become
 from control.orphans import orphaned_workers
 from control.process import Process
 from control.requests import Requests
+from control.seat import Seat
 from control.server_states import server_states
 from control.servers import Servers
 from control.sessions import Sessions
@@ -52,9 +53,6 @@ from control.status import build_status, proxy_phase
 from control.supervisor import Supervisor
 from control.systemd import Notifier
 from control.wanted import Wanted
-
-_decode_request = msgspec.msgpack.Decoder(Request).decode
-_decode_report = msgspec.msgpack.Decoder(Report).decode
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +93,17 @@ class Controller:
         )
         self._sessions = Sessions(lambda: self._supervisor.processes, self._changed)
         self._wanted = Wanted(self._supervisor, self._sessions, self._changed)
-        self._exporter = ExporterSeat(config_file, runtime_dir) if with_exporter else None
+        self._exporter = ExporterSeat(runtime_dir) if with_exporter else None
+        self._bus = ControllerBus(runtime_dir)
         self._requests = Requests(
-            self._supervisor, self._wanted, self._exporter, config_file, lambda: self._epoch
+            self._supervisor,
+            self._wanted,
+            self._exporter,
+            self._bus,
+            config_file=config_file,
+            epoch=lambda: self._epoch,
         )
         self._notifier = Notifier()
-        self._context = zmq.Context()
         self._wakeup, self._signals = socket.socketpair()
 
     def run(self, handover: Handover | None = None) -> None:
@@ -126,7 +129,7 @@ class Controller:
         try:
             if self._exporter is not None:
                 self._exporter.use(config, self._exporter.open(config))
-            self._open_bus()
+            self._bus.open(config.bus)
             self._adopt(orphans)
             self._supervisor.prepare()
             self._watch_signals()
@@ -140,7 +143,7 @@ class Controller:
             self._supervisor.close()
             if self._exporter is not None:
                 self._exporter.close()
-            self._context.destroy(linger=0)
+            self._bus.close()
             self._wakeup.close()
             self._signals.close()
             living(self._runtime_dir)  # removes the claims of workers that were killed
@@ -148,21 +151,14 @@ class Controller:
 
     # --- start ---------------------------------------------------------------------------------
 
-    def _open_bus(self) -> None:
-        directory = self._runtime_dir
-        self._commands = bus.bind(self._context, zmq.PUB, directory, "commands")
-        self._reports = bus.bind(self._context, zmq.PULL, directory, "reports")
-        self._replies = bus.bind(self._context, zmq.ROUTER, directory, "requests")
-        self._telemetry = bus.connect(self._context, zmq.PUSH, directory, "telemetry")
-
     def _adopt(self, orphans: dict[int, Process]) -> None:
         """Take in the orphans once each has applied what we publish; a silent one is retired."""
         deadline = monotonic() + STALE_S
         heard: dict[int, Report] = {}
         while orphans.keys() - heard.keys() and monotonic() < deadline:
             self._publish()
-            self._reports.poll(TICK_S * 1000)
-            for report in self._receive_reports():
+            self._bus.await_report(TICK_S)
+            for report in self._bus.reports():
                 # Else it is older than we are, or than our last upgrade.
                 if report.controller == os.getpid() and report.epoch >= self._first_epoch:
                     heard[report.figures.pid] = report
@@ -179,29 +175,22 @@ class Controller:
         for number in SIGNALS:
             signal.signal(number, lambda *_: None)  # the wake-up byte is what counts
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked if we were executed
-        self._watch_bus()
-
-    def _watch_bus(self) -> None:
-        self._poller = zmq.Poller()
-        background = self._servers.background.fileno()
-        for source in (self._signals.fileno(), background, self._reports, self._replies):
-            self._poller.register(source, zmq.POLLIN)
 
     # --- loop ----------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         heard = False
-        for source, _ in self._poller.poll(int(TICK_S * 1000)):
-            if source is self._replies:
-                self._answer()
-            elif source is self._reports:
-                for report in self._receive_reports():
-                    self._supervisor.heard(report)
-                    self._sessions.heard(report)
-                heard = True
-            elif source == self._signals.fileno():
-                for number in self._signals.recv(256):
-                    self._signalled(signal.Signals(number))
+        ready = self._bus.wait((self._signals.fileno(), self._servers.background.fileno()), TICK_S)
+        if self._signals.fileno() in ready:
+            for number in self._signals.recv(256):
+                self._signalled(signal.Signals(number))
+        for report in self._bus.reports():
+            heard = True
+            if why := self._supervisor.heard(report):
+                self._bus.ignore_report(why, report)
+            else:
+                self._sessions.heard(report)
+        self._bus.answer(self._respond)
         now = monotonic()
         if now > self._last_turn + 10 * TICK_S:
             self._supervisor.was_away()
@@ -254,22 +243,23 @@ class Controller:
     def _exporter_may_go(self) -> bool:
         return self._supervisor.goal == "stopped" and not self._supervisor.processes
 
-    def _receive_reports(self) -> list[Report]:
-        reports = []
-        while True:
-            try:
-                reports.append(_decode_report(self._reports.recv(zmq.NOBLOCK)))
-            except zmq.Again:
-                return reports
-            except bus.UNREADABLE as error:
-                log.warning("report not understood: %s", error)
-
     def _publish(self) -> None:
-        bus.send(self._commands, self._wanted.desired(self._epoch))
+        self._bus.command(self._wanted.desired(self._epoch))
         seats = self._supervisor.seats + ([self._exporter.seat] if self._exporter else [])
-        figures = [SeatFigures(seat.slot, seat.state, seat.restarts) for seat in seats]
-        supervision = Supervision(self._phase(), self._epoch, figures, server_states(self._servers))
-        bus.send(self._telemetry, supervision)
+        figures = [
+            SeatFigures(seat.slot, seat.state, seat.restarts, _applied(seat)) for seat in seats
+        ]
+        self._bus.tell(
+            Supervision(
+                self._phase(),
+                self._epoch,
+                figures,
+                server_states(self._servers),
+                since=self._wanted.since,
+                workers=[process.pid for process in self._supervisor.processes],
+                ignored=self._bus.ignored,
+            )
+        )
 
     def _phase(self) -> ProxyPhase:
         return proxy_phase(self._supervisor, has_served=self._has_served)
@@ -282,25 +272,14 @@ class Controller:
 
     # --- requests ------------------------------------------------------------------------------
 
-    def _answer(self) -> None:
-        while True:
-            try:
-                frames: list[Any] = self._replies.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                request = _decode_request(frames[-1])
-                if isinstance(request, StatusRequest):
-                    reply: Any = self._status()
-                elif isinstance(request, SessionRequest):
-                    reply = self._sessions.handle(request)
-                else:
-                    reply = self._requests.handle(request, drained=self._phase() == "drained")
-            except bus.UNREADABLE as error:
-                reply = Refused(f"request not understood: {error}")
-            self._replies.send_multipart([*frames[:-1], msgspec.msgpack.encode(reply)])
+    def _respond(self, request: Request) -> Reply:
+        if isinstance(request, StatusRequest):
+            return self._status()
+        if isinstance(request, SessionRequest):
+            return self._sessions.handle(request)
+        return self._requests.handle(request, drained=self._phase() == "drained")
 
-    def _status(self) -> Any:
+    def _status(self) -> Status:
         controller = ControllerStatus(
             pid=os.getpid(),
             started=self._started.isoformat(timespec="seconds"),
@@ -339,15 +318,13 @@ class Controller:
             log.error("no upgrade: a worker that is being started does not get ready")
             return
         log.info("becoming %s", executable)
-        self._context.destroy(linger=1000)  # replies leave first; execve(2) ends ZeroMQ's threads
+        self._bus.close(linger_s=1.0)  # replies leave first; execve(2) ends ZeroMQ's threads
         slots, orders = self._supervisor.slots.hand_over()
         try:
             become(executable, self._handover(slots, orders))
         except AegisError as error:
             log.error("no upgrade: %s", error)
-            self._context = zmq.Context()
-            self._open_bus()
-            self._watch_bus()
+            self._bus.open(self._supervisor.config.bus)
 
     def _handover(
         self, slots: dict[int, dict[str, int]], orders: dict[str, list[int] | None]
@@ -385,3 +362,9 @@ class Controller:
         self._upgrades = handover.upgrades
         self._epoch = self._first_epoch = handover.epoch
         self._has_served = True
+
+
+def _applied(seat: Seat) -> int | None:
+    """Return the last of our epochs that the seat's worker has told of."""
+    report = seat.current.report if seat.current is not None else None
+    return report.epoch if report is not None and report.controller == os.getpid() else None

@@ -9,8 +9,11 @@ import socket
 from pathlib import Path
 from time import monotonic
 
+import msgspec
+
 from aegis.addresses import parse_address
 from aegis.config import Config, Log
+from aegis.config_bus import Bus
 from aegis.limits import KILL_AFTER_S
 from control.process import Process, spawn_exporter
 from control.seat import Seat
@@ -18,23 +21,24 @@ from control.sockets import open_listener, probe
 
 
 class ExporterSeat:
-    """Keeps an exporter running; `seat` tells its state."""
+    """Keeps an exporter running, where there is to be one; `seat` tells its state."""
 
-    def __init__(self, config_file: Path, runtime_dir: Path) -> None:
-        """Have no socket yet: `bind` comes first."""
+    def __init__(self, runtime_dir: Path) -> None:
+        """Have no socket yet: `use` comes first."""
         self.seat = Seat("exporter", -1, self._spawn)
-        self._config_file = config_file
         self._runtime_dir = runtime_dir
         self._socket: socket.socket | None = None
         self._bind = ""
-        self._log = Log()
+        self._config: Config | None = None
 
     def open(self, config: Config) -> socket.socket | None:
-        """Open the socket that a configuration wants; None when we have it.
+        """Open the socket that a configuration wants; None when we have it or none is wanted.
 
         Raises:
             AegisError: the address cannot be bound.
         """
+        if not config.metrics.bind:
+            return None
         address = parse_address(config.metrics.bind)
         if address.text == self._bind:
             return None
@@ -44,13 +48,13 @@ class ExporterSeat:
 
     def use(self, config: Config, sock: socket.socket | None) -> None:
         """Serve on what `open` has returned; the exporter that there is makes room if it must."""
-        if sock is None and config.log == self._log:
+        before, self._config = self._config, config
+        bind = parse_address(config.metrics.bind).text if config.metrics.bind else ""
+        if bind == self._bind and before is not None and _told(before) == _told(config):
             return
-        if sock is not None:
+        if bind != self._bind:
             self.close()
-            self._socket = sock
-        self._bind = parse_address(config.metrics.bind).text
-        self._log = config.log
+            self._socket, self._bind = sock, bind
         if self.seat.current is not None:
             self.seat.current.signal(signal.SIGTERM)
             self.seat.current.kill_at = monotonic() + KILL_AFTER_S
@@ -63,8 +67,9 @@ class ExporterSeat:
 
     def tick(self, now: float, *, may_go: bool) -> None:
         """Reap and replace it, unless nobody needs it any more."""
-        self.seat.reap(now, expected=may_go)
-        self.seat.tick(now, start=not may_go)
+        wanted = self._socket is not None and not may_go
+        self.seat.reap(now, expected=not wanted)
+        self.seat.tick(now, start=wanted)
 
     def has_ended(self) -> bool:
         """Ask it to end; True once it has."""
@@ -75,26 +80,33 @@ class ExporterSeat:
         return process is None
 
     def hand_over(self) -> tuple[str, int]:
-        """Let the socket live through execve(2); returns what `receive` takes."""
-        assert self._socket is not None
+        """Let the socket, if any, live through execve(2); returns what `receive` takes."""
+        if self._socket is None:
+            return "", -1
         self._socket.set_inheritable(True)
         return self._bind, self._socket.fileno()
 
     def receive(self, bind: str, fd: int) -> None:
         """Take the socket of the program that we were before execve(2)."""
-        self._bind, self._socket = bind, socket.socket(fileno=fd)
-        self._socket.set_inheritable(False)
+        if bind:
+            self._bind, self._socket = bind, socket.socket(fileno=fd)
+            self._socket.set_inheritable(False)
 
     def close(self) -> None:
         """Close the socket."""
         if self._socket is not None:
             self._socket.close()
+            self._socket = None
 
     def _spawn(self, seat: Seat) -> Process:
         del seat
         assert self._socket is not None
-        process = spawn_exporter(
-            self._config_file, self._runtime_dir, self._socket.fileno(), self._log
-        )
+        assert self._config is not None
+        process = spawn_exporter(self._config, self._runtime_dir, self._socket.fileno())
         process.serving_since = process.started  # its socket listens, so it is reachable
         return process
+
+
+def _told(config: Config) -> tuple[Log, Bus]:
+    """Return what an exporter goes by, apart from its address."""
+    return config.log, msgspec.structs.replace(config.bus, requests="")

@@ -14,7 +14,7 @@ from time import monotonic
 
 import msgspec
 
-from aegis.config import Log
+from aegis.config import Config
 from aegis.limits import HUNG_AFTER_S
 from aegis.messages import Boot, Report
 from aegis.runtime import send_signal
@@ -87,26 +87,30 @@ class Process:
 
 def spawn_worker(boot: Boot) -> Process:
     """Start a worker: a fresh interpreter, because a ZeroMQ context does not survive a fork."""
-    memory = os.memfd_create("boot")
+    return _spawn(["workers.worker"], boot, list(boot.listeners.values()))
+
+
+def spawn_exporter(config: Config, runtime_dir: Path, fd: int) -> Process:
+    """Start the exporter on the listening socket `fd`, which outlives it.
+
+    It is told the configuration: the file may be another, or broken, by now.
+    """
+    arguments = ["--runtime-dir", str(runtime_dir), "--fd", str(fd)]
+    return _spawn(["control.exporter", *arguments], config, [fd])
+
+
+def _spawn(module: list[str], told: msgspec.Struct, fds: list[int]) -> Process:
+    """Run a module, which finds what it is told on its standard input."""
+    memory = os.memfd_create("told")
     try:
-        os.write(memory, msgspec.msgpack.encode(boot))
+        os.write(memory, msgspec.msgpack.encode(told))
         os.lseek(memory, 0, os.SEEK_SET)
-        return _spawn(["workers.worker"], memory, list(boot.listeners.values()))
+        return _run(module, memory, fds)
     finally:
         os.close(memory)
 
 
-def spawn_exporter(config_file: Path, runtime_dir: Path, fd: int, log: Log) -> Process:
-    """Start the exporter on the listening socket `fd`, which outlives it.
-
-    It is told what it needs of the configuration: the file may be another, or broken, by now.
-    """
-    arguments = ["--config", str(config_file), "--runtime-dir", str(runtime_dir), "--fd", str(fd)]
-    arguments += ["--log", msgspec.json.encode(log).decode()]
-    return _spawn(["control.exporter", *arguments], subprocess.DEVNULL, [fd])
-
-
-def _spawn(module: list[str], stdin: int, fds: list[int]) -> Process:
+def _run(module: list[str], stdin: int, fds: list[int]) -> Process:
     # A session of its own: Ctrl-C in the terminal is the controller's to handle. -P: the current
     # directory is not to be searched for modules.
     # SIGUSR1 would kill a newborn; a mask is inherited, and undone by who has a handler.

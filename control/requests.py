@@ -25,6 +25,7 @@ from aegis.messages import (
     Upgrade,
 )
 from aegis.session_messages import SessionRequest
+from control.bus import ControllerBus
 from control.certificates import examine
 from control.exporter_seat import ExporterSeat
 from control.sockets import probe
@@ -42,6 +43,8 @@ class Requests:
         supervisor: Supervisor,
         wanted: Wanted,
         exporter: ExporterSeat | None,
+        bus: ControllerBus,
+        *,
         config_file: Path,
         epoch: Callable[[], int],
     ) -> None:
@@ -51,6 +54,7 @@ class Requests:
         self._supervisor = supervisor
         self._wanted = wanted
         self._exporter = exporter
+        self._bus = bus
         self._config_file = config_file
         self._epoch = epoch
 
@@ -105,8 +109,10 @@ class Requests:
                 count = supervisor.count_of(config)
             opened = self._exporter.open(config) if self._exporter is not None else None
             try:
+                self._bus.use(config.bus)
                 self._reconfigure(config, count, force=force)
             except AegisError:
+                self._bus.use(running.bus)
                 if opened is not None:
                     opened.close()
                 raise

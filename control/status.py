@@ -55,7 +55,9 @@ def build_status(
         phase=phase,
         epoch=epoch,
         controller=controller,
-        exporter=_exporter(exporter, config) if exporter is not None else None,
+        exporter=_exporter(exporter, config)
+        if exporter is not None and config.metrics.bind
+        else None,
         workers=[worker for seat in supervisor.every_seat for worker in _workers(supervisor, seat)],
         listeners=_listeners(config, figures, wanted),
         backends=backend_statuses(supervisor.servers, figures),
@@ -63,7 +65,9 @@ def build_status(
     )
 
 
-def _exporter(seat: Seat, config: Config) -> ExporterStatus:
+def _exporter(seat: Seat | None, config: Config) -> ExporterStatus | None:
+    if seat is None or not config.metrics.bind:
+        return None
     return ExporterStatus(
         pid=seat.current.pid if seat.current else None,
         bind=config.metrics.bind,
@@ -84,7 +88,7 @@ def _workers(supervisor: Supervisor, seat: Seat) -> list[WorkerStatus]:
             WorkerStatus(
                 slot=seat.slot,
                 pid=process.pid if process is not None else None,
-                cpu=report.cpu if report is not None else supervisor.cpu_of(seat.slot),
+                cpu=report.figures.cpu if report is not None else supervisor.cpu_of(seat.slot),
                 phase=report.figures.phase if report is not None else "starting",
                 state=seat.state,
                 epoch=report.epoch if report is not None else 0,

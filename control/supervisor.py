@@ -10,6 +10,7 @@ successor on the same sockets. Who lives is retired only once the successor serv
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
@@ -17,8 +18,9 @@ from aegis.addresses import parse_address
 from aegis.config import Config, config_digest, worker_digest
 from aegis.errors import AegisError
 from aegis.figures import Figures
+from aegis.inbox import Why
 from aegis.lifecycle import Goal
-from aegis.limits import HUNG_AFTER_S, HUNG_KILL_S, KILL_AFTER_S, STEER_SETTLE_S
+from aegis.limits import HUNG_AFTER_S, HUNG_KILL_S, KILL_AFTER_S, MAX_WORKERS, STEER_SETTLE_S
 from aegis.messages import Boot, Report
 from control.certificates import examine
 from control.needs import holders_of, needs_of, opened_by, session_limits
@@ -61,6 +63,7 @@ class Supervisor:
         """Fingerprint of the certificates and keys that are in force."""
         self.slots = slots
         self._members: set[int] = set()
+        self._reaped: deque[int] = deque(maxlen=MAX_WORKERS)  # their last words may still come
         self._leave_at: dict[Seat, float] = {}
         self._wanted = worker_digest(config)
         self._cores = cores
@@ -266,17 +269,22 @@ class Supervisor:
             if seat.current is not None:
                 self._retire_predecessors(seat)
 
-    def heard(self, report: Report) -> None:
-        """Note a worker's report."""
-        for seat in self.every_seat:
-            for process in seat.processes:
-                if process.pid == report.figures.pid:
-                    process.report = report
-                    process.heard_at = monotonic()
-                    if process.hung:
-                        self._woke_up(seat, process)
-                    if process is seat.current:
-                        self._judge(seat, process, report)
+    def heard(self, report: Report) -> Why | None:
+        """Note a worker's report; returns why it is to be ignored, None when it is not."""
+        pid = report.figures.pid
+        found = [(seat, p) for seat in self.every_seat for p in seat.processes if p.pid == pid]
+        if not found:
+            return None if pid in self._reaped else "foreign"
+        ((seat, process),) = found
+        if process.report is not None and report.figures.turns < process.report.figures.turns:
+            return "old"
+        process.report = report
+        process.heard_at = monotonic()
+        if process.hung:
+            self._woke_up(seat, process)
+        if process is seat.current:
+            self._judge(seat, process, report)
+        return None
 
     def _judge(self, seat: Seat, process: Process, report: Report) -> None:
         phase = report.figures.phase
@@ -335,6 +343,7 @@ class Supervisor:
 
     def _reap(self, seat: Seat, now: float, *, expected: bool) -> None:
         for process in seat.reap(now, expected=expected):
+            self._reaped.append(process.pid)
             self.retired.pop(process.pid, None)
             self.closing.pop(process.pid, None)
             self.shares.forget(process.pid)

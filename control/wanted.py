@@ -24,6 +24,8 @@ class Wanted:
     def __init__(
         self, supervisor: Supervisor, sessions: Sessions, changed: Callable[[], int]
     ) -> None:
+        self.since = monotonic()
+        """Instant at which this controller began."""
         self.deadline = 0.0
         self.doors_close_at = 0.0
         self.listeners: dict[str, float] = {}
@@ -38,6 +40,7 @@ class Wanted:
         return Desired(
             controller=os.getpid(),
             epoch=epoch,
+            since=self.since,
             goal=supervisor.goal,
             deadline=self.deadline,
             servers=supervisor.servers.wishes,

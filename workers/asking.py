@@ -11,7 +11,6 @@ from socket import socket
 from typing import TYPE_CHECKING
 
 from aegis.framers.contract import ProtocolError, Special, Verdict
-from aegis.lifecycle import CloseReason
 from workers.client import ALONE, BLOCKED, ENDING, GONE, STREAMING, SWITCHING, WAITING
 from workers.dealing import Dealer
 from workers.pipe import Pipe
@@ -20,12 +19,6 @@ from workers.pool_client import PoolClient
 
 if TYPE_CHECKING:
     from workers.listener import Listener
-
-_REASONS: dict[str, CloseReason] = {
-    "protocol_error": "protocol_error",
-    "frame_too_large": "frame_too_large",
-}
-"""Why a client is closed whose request is refused, where that is not the framer's to say."""
 
 
 class Asker(PoolClient):
@@ -122,7 +115,7 @@ class Asker(PoolClient):
             self.setup = self.requests.setup
             self.say(special.reply)
             if verdict == Verdict.REFUSE:
-                self.finish(_REASONS.get(special.why, "refused_request"))
+                self.finish_refused(special.why)
             return special.end
         if verdict == Verdict.SWITCH:
             if self.refusal:
@@ -189,7 +182,7 @@ class Asker(PoolClient):
     def _refusal(self, error: ProtocolError, end: int) -> Special:
         """Make of bytes that are not the protocol a request that is refused in its turn."""
         reply = error.reply or self.pool.framer.error("protocol_error")
-        return Special(Verdict.REFUSE, end, "protocol_error", reply)
+        return Special(Verdict.REFUSE, end, error.kind, reply)
 
     def _break_off(self, refusal: Special) -> None:
         """Half a request has gone out and cannot go on: the pipe ends here, and the client."""
@@ -198,7 +191,7 @@ class Asker(PoolClient):
         self.part(clean=False)
         if not answering:
             self.say(refusal.reply)
-        self.finish(_REASONS[refusal.why])
+        self.finish_refused(refusal.why)
 
     # --- for the session -----------------------------------------------------------------------
 

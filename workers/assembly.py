@@ -6,7 +6,7 @@ Boot.config ─▶ loop, backends ─▶ pools, quotas ─▶ doors ─▶ liste
 from functools import partial
 
 from aegis.config_listener import Listener as ListenerConfig
-from aegis.figures import BackendFigures, Figures
+from aegis.figures import Figures
 from aegis.framers.registry import make_framer
 from aegis.lifecycle import CloseReason
 from aegis.limits import BULK_BYTES
@@ -68,7 +68,7 @@ class Assembly:
         self.listeners = [self._listener(each, whole, figures) for each in conf.listeners]
         self.certificates = Certificates(self.doors, self.backends, boot.tls)
         figures.listeners = [listener.figures for listener in self.listeners]
-        figures.backends = [BackendFigures(b.config.name) for b in self.backends]
+        figures.backends = [backend.figures for backend in self.backends]
         figures.pools = [pool.figures for pool in self.pools]
         figures.limits = [quota.figures for quota in self.quotas]
         figures.client_tls = [door.tls for door in self.doors if door.ends_tls]

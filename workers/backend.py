@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterable
 
 from aegis import config_backend
-from aegis.figures import TlsFigures
+from aegis.figures import BackendFigures, TlsFigures
 from aegis.messages import ServerWish
 from workers.balance import Load, Source, connections_of, make_balance
 from workers.budget import Budget
@@ -27,14 +27,15 @@ class Backend(Budget):
     """The servers of one backend. `pick` never returns one that is in `tried`."""
 
     __slots__ = (
-        "_only", "_others", "balance", "by_source", "config", "greets", "has_choice", "pool_min",
-        "servers", "tls", "tls_context",
+        "_only", "_others", "balance", "by_source", "config", "figures", "greets", "has_choice",
+        "pool_min", "servers", "tls", "tls_context",
     )  # fmt: skip
 
     def __init__(self, conf: config_backend.Backend, slot: int, workers: int = 1) -> None:
         """Know no server yet: they come with `apply`."""
         super().__init__()
         self.config = conf
+        self.figures = BackendFigures(conf.name)
         self.servers: dict[str, Server] = {}
         """By address; those that are let go included."""
         self.greets = conf.tls is not None or conf.send_proxy != "off"

@@ -8,7 +8,7 @@ each server's. Where nothing is limited nobody waits, and opening and ending onl
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 from workers.target import UNLIMITED, Server
 
@@ -23,10 +23,13 @@ class Claimant(Protocol):
         """There is room for a connection, unless somebody else is quicker."""
         ...
 
+    def queue(self) -> tuple[int, float]:
+        """Return how many clients wait here, and since when the first of them does."""
+        ...
 
-@runtime_checkable
-class Shrinkable(Protocol):
-    """Somebody who may have connections that nobody uses."""
+
+class Shrinkable(Claimant, Protocol):
+    """A claimant who may have connections that nobody uses."""
 
     def shrink(self, server: Server | None = None) -> bool:
         """Close one of them, to that server or any; False when there is none."""
@@ -157,7 +160,8 @@ class Budget:
         """How many wait for room, pools included."""
         return len(self._claimants)
 
-    @property
-    def sessions_waiting(self) -> int:
-        """Sessions without pipes that wait for room; clients of pools wait there."""
-        return sum(1 for claimant in self._claimants if not isinstance(claimant, Shrinkable))
+    def queue(self, now: float) -> tuple[int, float]:
+        """Return how many clients wait for a connection, and since when the first of them does."""
+        sessions = [each for each in self._claimants if each not in self.pools]
+        queues = [each.queue() for each in [*sessions, *self.pools]]
+        return sum(count for count, _ in queues), min((since for _, since in queues), default=now)

@@ -1,4 +1,4 @@
-"""A worker's end of the bus: commands in, reports and telemetry out, never waiting.
+"""A worker's end of the bus: commands in; reports, telemetry and sessions out, never waiting.
 
 The command socket's fd stands in the loop. It is edge-triggered, and readiness does not mean a
 message (zmq_getsockopt(3), ZMQ_FD): each event drains the socket, and the heartbeat drains it again
@@ -7,31 +7,41 @@ as a backstop.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from time import monotonic
 
 import msgspec
 import zmq
 
 from aegis import bus
 from aegis.figures import Figures
-from aegis.messages import Desired, Report
+from aegis.limits import DEAF_AFTER_S
+from aegis.messages import Boot, Desired, Report
+from aegis.outbox import Outbox
 from aegis.session_records import SessionBatch
 
 _decode = msgspec.msgpack.Decoder(Desired).decode
 
 
 class Bus:
-    """Three sockets and the loop's reader for one of them."""
+    """A worker's sockets and the loop's reader for one of them."""
 
-    def __init__(
-        self, runtime_dir: Path, figures: Figures, on_command: Callable[[Desired], None]
-    ) -> None:
+    def __init__(self, boot: Boot, figures: Figures, on_command: Callable[[Desired], None]) -> None:
+        """Connect; without an exporter there is no telemetry.
+
+        Raises:
+            AegisError: over TCP, the keys cannot be used.
+        """
         self._context = zmq.Context()
-        self._commands = bus.connect(self._context, zmq.SUB, runtime_dir, "commands")
-        self._reports = bus.connect(self._context, zmq.PUSH, runtime_dir, "reports")
-        self._telemetry = bus.connect(self._context, zmq.PUSH, runtime_dir, "telemetry")
-        self._sessions: Any = None
-        self._runtime_dir = runtime_dir
+        self._runtime_dir = directory = Path(boot.runtime_dir)
+        conf = boot.config
+        self._commands = bus.connect(self._context, zmq.SUB, directory, "commands")
+        self._reports = Outbox(self._context, directory, "reports", renew_after_s=DEAF_AFTER_S)
+        self._telemetry = self._sessions = None
+        if conf.metrics.bind:
+            self._telemetry = Outbox(self._context, directory, "telemetry", conf.bus)
+        if conf.log.sessions:
+            self._sessions = Outbox(self._context, directory, "sessions", conf.bus)
+        self._heard_at = monotonic()
         self._figures = figures
         self._on_command = on_command
 
@@ -46,29 +56,40 @@ class Bus:
                 message = self._commands.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            self._heard_at = monotonic()
             try:
                 command = _decode(message)
             except bus.UNREADABLE:
-                self._figures.bus_errors += 1
+                self._figures.bus_errors["malformed"] += 1
                 continue
             self._on_command(command)
 
+    def is_deaf(self) -> bool:
+        """Whether no command has come for long: no controller, or ZeroMQ has given it up."""
+        return monotonic() > self._heard_at + DEAF_AFTER_S
+
+    def listen_anew(self) -> None:
+        """Connect to whoever is the controller now; for who has taken the fd out of its loop."""
+        self._commands.close()
+        self._commands = bus.connect(self._context, zmq.SUB, self._runtime_dir, "commands")
+        self._heard_at = monotonic()
+
     def report(self, report: Report) -> None:
         """Tell the controller, or count that it could not be told."""
-        self._figures.bus_drops += not bus.send(self._reports, report)
+        self._figures.bus_drops += not self._reports.send(report)
 
     def telemetry(self) -> None:
         """Tell the exporter all figures, or count that it could not be told."""
-        if bus.send(self._telemetry, self._figures):
+        if self._telemetry is None:
+            return
+        if self._telemetry.send(self._figures):
             self._figures.longest_turn_s = 0.0
         else:
             self._figures.bus_drops += 1
 
     def sessions(self, batch: SessionBatch) -> bool:
-        """Tell the session log; False when there is no room."""
-        if self._sessions is None:
-            self._sessions = bus.connect(self._context, zmq.PUSH, self._runtime_dir, "sessions")
-        return bus.send(self._sessions, batch)
+        """Tell the session log, if there is one; False when there is no room."""
+        return self._sessions is None or self._sessions.send(batch)
 
     def fail(self, error: Exception) -> None:
         """Let the worker die: one that cannot apply commands must be replaced."""

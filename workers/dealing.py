@@ -50,7 +50,7 @@ class Dealer(ServerEnd):
     """A connection and who is owed what comes from it; Pipe adds who may use it."""
 
     __slots__ = (
-        "_asked_at", "_due", "_end", "_left", "_slab", "_start", "_submitted", "begun",
+        "_asked_at", "_due", "_end", "_latency", "_left", "_slab", "_start", "_submitted", "begun",
         "busy_since", "heard_at", "idle_since", "owed", "owner", "parser", "stuck",
     )  # fmt: skip
 
@@ -67,6 +67,7 @@ class Dealer(ServerEnd):
         self.heard_at = 0.0
         """When the server last said something."""
         self._due = 0  # replies to requests of which bytes have gone: no others can come
+        self._latency = pool.latency_of(target)
         self._asked_at: deque[tuple[float, int]] = deque()  # since when so many of these are owed
         self._submitted = 0  # replies owed to what was submitted, and not gathered, since
         self._slab = self.loop.slabs.hot
@@ -198,13 +199,18 @@ class Dealer(ServerEnd):
         client, note, discard = first[:3] if isinstance(first, Odd) else (first, 0, False)
         try:
             stop, done = self.parser.feed(self._slab.buffer, self._start, self._end, limit, note)
-        except ProtocolError:
-            self.lose("protocol_error")
+        except ProtocolError as error:
+            self.broke_protocol(error)
             return False
         self.begun = True
         if discard:
             self._start = stop
         return self._hand(client, stop, done)
+
+    def broke_protocol(self, error: ProtocolError) -> None:
+        """Close, because what has come is no reply."""
+        self.pool.count_error("server", error.kind)
+        self.lose("protocol_error")
 
     def _hand(self, client: "PoolClient", stop: int, done: int) -> bool:
         """Give a client what it is owed up to `stop`, `done` whole replies; False: deal no more."""
@@ -273,7 +279,7 @@ class Dealer(ServerEnd):
         self._left -= done
         self._due -= done
         now = self.busy_since = self.loop.now
-        asked_at, latency = self._asked_at, self.pool.figures.reply_seconds
+        asked_at, latency = self._asked_at, self._latency
         while done:
             since, count = asked_at[0]
             part = min(done, count)

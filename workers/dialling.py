@@ -16,6 +16,7 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
+from aegis.figures import WAIT_BOUNDS_S
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
 from workers.backend import Backend, Tried
@@ -113,7 +114,13 @@ class Dialling:
     def room(self) -> None:
         """There is room in the budget."""
         self._queued = False
+        waited_s = self.loop.now - self.queue()[1]
+        self.listener.backend.figures.wait_seconds.observe(waited_s, WAIT_BOUNDS_S)
         self.dial()
+
+    def queue(self) -> tuple[int, float]:
+        """Tell, while this session waits for room, since when it does."""
+        return 1, self._give_up_at - self.listener.backend.config.queue_timeout_s
 
     def dial(self, failure: CloseReason = "connect_failed") -> None:
         """Connect to the next server; with none left to try, close for how the last one failed."""

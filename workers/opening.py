@@ -77,6 +77,9 @@ class Opening:
         """Forget the failures before."""
         self._tried, self._retry_s = (), 0.0
 
+    def forget(self, server: Server) -> None:
+        """Forget what was counted of a server to which there is no connection any more."""
+
     def servers_changed(self) -> None:
         """Forget the failures and the wait after them: the servers are others now."""
         self._tried, self._retry_s, self._retry_at = (), 0.0, 0.0
@@ -109,6 +112,10 @@ class Opening:
 
     def room(self) -> None:
         """The backend's budget has room again."""
+        raise NotImplementedError
+
+    def queue(self) -> tuple[int, float]:
+        """Return how many clients wait here, and since when the first of them does."""
         raise NotImplementedError
 
     def shrink(self, server: Server | None = None) -> bool:

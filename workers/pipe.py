@@ -92,8 +92,8 @@ class Pipe(Dealer):
         while start < count and self._setup_left:
             try:
                 stop, done = self.parser.feed(buffer, start, count, 1, 0)
-            except ProtocolError:
-                self.lose("protocol_error")
+            except ProtocolError as error:
+                self.broke_protocol(error)
                 return
             self._refusal += view[start:stop]
             start = stop

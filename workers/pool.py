@@ -18,9 +18,9 @@ import random
 from collections import deque
 from itertools import islice
 from socket import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from aegis.figures import WAIT_BOUNDS_S, PoolFigures
+from aegis.figures import REPLY_BOUNDS_S, WAIT_BOUNDS_S, Histogram, PoolFigures, empty
 from aegis.framers.contract import Framer, Setup
 from aegis.limits import GATHER_MAX, LOOK_AHEAD, MAX_OPENING, TICK_S
 from workers.backend import Backend
@@ -146,6 +146,19 @@ class Pool(Opening):
         pins = self.figures.pins
         pins[why] = pins.get(why, 0) + 1
 
+    def count_error(self, of: Literal["client", "server"], kind: str) -> None:
+        """Count bytes that break the protocol, by who sent them and the framer's word for it."""
+        errors = self.figures.errors[of]
+        errors[kind] = errors.get(kind, 0) + 1
+
+    def latency_of(self, server: Server) -> Histogram:
+        """Return where it is counted how long the server's replies took."""
+        return self.figures.reply_seconds.setdefault(server.figures.address, empty(REPLY_BOUNDS_S))
+
+    def forget(self, server: Server) -> None:
+        """Forget what was counted of a server to which there is no pipe any more."""
+        self.figures.reply_seconds.pop(server.figures.address, None)
+
     # --- what pipes tell -----------------------------------------------------------------------
 
     def ready(self, pipe: Pipe) -> None:
@@ -262,6 +275,7 @@ class Pool(Opening):
 
     def sample(self) -> int:
         """Bring the figures up to date; returns how many pipes nobody uses."""
+        self.figures.in_flight = sum([len(pipe.owed) for pipe in self.pipes])
         self.figures.pipes = self.shelves.sample()
         return self.figures.pipes["idle"]
 
@@ -355,7 +369,7 @@ class Pool(Opening):
             if client.wants_alone:
                 self._hand_over(pipe, client)
             self.waiting.popleft()
-            self.figures.wait_seconds.observe(self.loop.now - client.since, WAIT_BOUNDS_S)
+            self.backend.figures.wait_seconds.observe(self.loop.now - client.since, WAIT_BOUNDS_S)
             if client.note is not None:
                 client.note.dequeued(self.loop.now)
             try:

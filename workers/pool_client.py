@@ -14,7 +14,7 @@ from collections.abc import Callable
 from socket import socket
 from typing import TYPE_CHECKING
 
-from aegis.framers.contract import Setup, Special, Verdict
+from aegis.framers.contract import QUIT, Setup, Special, Verdict
 from aegis.lifecycle import CloseReason
 from workers.client import ALONE, WAITING
 from workers.intake import Intake
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from workers.listener import Listener
     from workers.pipe import Pipe
     from workers.pool import Pool
+
+_REFUSALS: dict[str, CloseReason] = {QUIT: "refused_request", "frame_too_large": "frame_too_large"}
 
 
 class PoolClient(Intake):
@@ -123,6 +125,13 @@ class PoolClient(Intake):
         else:
             self.say(reply)
             self.finish("refused_request")
+
+    def finish_refused(self, kind: str) -> None:
+        """Close for what is refused: an error, unless there is another reason for that word."""
+        reason = _REFUSALS.get(kind, "protocol_error")
+        if reason == "protocol_error":
+            self.pool.count_error("client", kind)
+        self.finish(reason)
 
     def switch_back(self, undo: Callable[[], None] | None) -> None:
         """The server has refused a switch: be what we were, if the framer can tell."""

@@ -75,6 +75,8 @@ class Roster:
                 self._cut(listener, server)
         if not (server.wanted or server.figures.connections):
             backend.forget(server)
+            for pool in self._pools_of(backend):
+                pool.forget(server)
             self._list_servers()
 
     def _empty(self, pool: Pool, server: Server, *, cut: bool) -> None:
@@ -107,24 +109,23 @@ class Roster:
 
     # --- telling others ------------------------------------------------------------------------
 
-    def news(self) -> list[object]:
+    def news(self, now: float) -> list[object]:
         """Return what the controller has to know at once, whenever it is another than before."""
         news: list[object] = []
         for backend in self._backends:
             if backend.is_limited:
-                news += [backend.open > backend.limit, bool(self._waiting(backend))]
+                news += [backend.open > backend.limit, bool(backend.queue(now)[0])]
             for server in backend.servers.values():
                 news += [server.is_over_limit, server.figures.failures_in_a_row]
         return news
 
     def sample(self, now: float) -> None:
         """Bring those figures of backends, pools and servers up to date that are states."""
-        for backend, figures in zip(self._backends, self._figures.backends, strict=True):
-            pools = self._pools_of(backend)
+        for backend in self._backends:
+            figures, pools = backend.figures, self._pools_of(backend)
             idle = sum([pool.sample() for pool in pools])
             figures.open, figures.busy = backend.open, backend.open - idle
-            figures.waiting = self._waiting(backend)
-            since = min((pool.queue()[1] for pool in pools), default=now)
+            figures.waiting, since = backend.queue(now)
             figures.longest_wait_s = now - since
             for server in backend.servers.values():
                 server.forget_old_failures()
@@ -134,7 +135,3 @@ class Roster:
 
     def _pools_of(self, backend: Backend) -> list[Pool | Warm]:
         return [pool for pool in self._pools if pool.backend is backend]
-
-    def _waiting(self, backend: Backend) -> int:
-        pools = self._pools_of(backend)
-        return backend.sessions_waiting + sum(pool.queue()[0] for pool in pools)

@@ -64,7 +64,7 @@ class Session(Dialling):
             self._said = None
             self._client_mask, self._server_mask = 0, READ | WRITE
         assert self.target is not None
-        reader = FirstWord(self, self.target, down) if self.target.wish.observed else down
+        reader = FirstWord(self, self.target, down)
         (loop.hand_over if registered else loop.add)(server.fileno(), self._server_mask, reader, up)
         loop.add(self.client.fileno(), self._client_mask, up, down)
         if self.slot != WATCHED:
@@ -81,6 +81,8 @@ class Session(Dialling):
         self._dialled_at = self._give_up_at = self.loop.now
         self._relay(server, registered=False)
         assert self._up is not None
+        # Without a FirstWord: what the server said first is long past.
+        self.loop.hand_over(server.fileno(), self._server_mask, self._down, self._up)
         self._up.preload(up)
         self._down.preload(down)
         self.wait()

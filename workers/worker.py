@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 
@@ -51,9 +52,11 @@ class Worker:
         conf = boot.config
         self._boot = boot
         self._digest = worker_digest(conf)
-        self.figures = Figures(boot.slot, os.getpid(), "starting", [], [], conf.slabs)
+        self.figures = Figures(
+            boot.slot, os.getpid(), "starting", [], [], conf.slabs, boot.cpu, started=monotonic()
+        )
         self.loop = make_loop(boot, self.figures)
-        self._bus = Bus(Path(boot.runtime_dir), self.figures, self._apply)
+        self._bus = Bus(boot, self.figures, self._apply)
         self._session_log = (
             SessionLog(conf.log, self.loop, self.figures, self._bus.sessions)
             if conf.log.sessions
@@ -63,6 +66,7 @@ class Worker:
         self._backends, self._pools = parts.backends, parts.pools
         self._listeners, self._quotas = parts.listeners, parts.quotas
         self._controller = self._epoch = 0
+        self._since = 0.0  # when that controller began
         self._looked = (0, 0)  # the last question about sessions: whose, and its number
         self._deadline = 0.0  # while draining: when what is left is cut
         self._drains_since = 0.0
@@ -108,10 +112,24 @@ class Worker:
     # --- commands and signals ------------------------------------------------------------------
 
     def _apply(self, desired: Desired) -> None:
-        """Move towards what is wanted; the same state again changes nothing."""
+        """Move towards what is wanted; the same state again changes nothing, an older one neither.
+
+        What a dead controller had said may still be read after the first words of its successor:
+        each comes over a connection of its own.
+        """
         if (desired.controller, desired.epoch) == (self._controller, self._epoch):
             return
-        self._controller, self._epoch = desired.controller, desired.epoch
+        if desired.since > monotonic():  # one clock for all: it is of no controller of this machine
+            self.figures.bus_errors["foreign"] += 1
+            return
+        if desired.since > 0 and (desired.since, desired.epoch) < (self._since, self._epoch):
+            self.figures.bus_errors["old"] += 1
+            return
+        self._controller, self._epoch, self._since = (
+            desired.controller,
+            desired.epoch,
+            desired.since,
+        )
         shares = desired.shares.get(os.getpid())
         self._roster.apply(desired.servers, shares)
         self._share(shares or {})
@@ -270,6 +288,10 @@ class Worker:
     def _heartbeat(self, now: float) -> float:
         """Once a second: the backstop for commands, then a report and telemetry."""
         self._bus.on_readable()
+        if self._bus.is_deaf():
+            self.loop.remove(self._bus.fileno())
+            self._bus.listen_anew()
+            self.loop.add(self._bus.fileno(), READ, self._bus)
         self._report()
         self._bus.telemetry()
         return now + HEARTBEAT_S
@@ -279,7 +301,7 @@ class Worker:
         if self.figures.phase == "serving":
             self._parts.step(now, self._boot.config.close_spread_s)
         self._roster.step(now)
-        news = [*self._roster.news(), *(quota.news for quota in self._quotas)]
+        news = [*self._roster.news(now), *(quota.news for quota in self._quotas)]
         if news != self._reported:
             self._reported = news
             self._report()  # it moves connections by this, others wait for them; or ejects a server
@@ -300,7 +322,6 @@ class Worker:
             Report(
                 controller=self._controller,
                 epoch=self._epoch,
-                cpu=self._boot.cpu,
                 config=self._digest,
                 fds=fds,
                 figures=self.figures,

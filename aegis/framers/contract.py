@@ -19,6 +19,8 @@ from typing import NamedTuple, Protocol
 
 QuickLook = Callable[[bytearray, int, int], "re.Match[bytes] | None"]
 """What a compiled pattern's `match` and `fullmatch` are: of data[start:end]."""
+QUIT = "quit"
+"""Why a request is refused that breaks nothing: the client says that it leaves."""
 
 
 class ProtocolError(Exception):
@@ -26,6 +28,11 @@ class ProtocolError(Exception):
 
     reply = b""
     """What to tell the client; empty: Framer.error("protocol_error")."""
+
+    def __init__(self, text: str, kind: str = "malformed") -> None:
+        """`kind` says the same in a short fixed word, a metric's label."""
+        super().__init__(text)
+        self.kind = kind
 
 
 class Verdict(IntEnum):
@@ -55,7 +62,8 @@ class Special(NamedTuple):
     end: int
     """Index behind its last byte."""
     why: str
-    """For PIN and TUNNEL the reason, for REFUSE the error: a short fixed word, a metric's label."""
+    """For PIN and TUNNEL the reason, for REFUSE the kind of error, or QUIT: a short fixed word, a
+    metric's label."""
     reply: bytes = b""
     """For ANSWER and REFUSE."""
     replies: int = 1

@@ -58,7 +58,7 @@ class Chunks:
         stop = data.find(b"\n", at, min(end, at + limit - len(held))) + 1
         if not stop:
             if end - at >= limit - len(held):
-                raise ProtocolError("a chunk's size line, or the trailer, is too long")
+                raise ProtocolError("a chunk's size line, or the trailer, is too long", "too_long")
             held += data[at:end]
             return end
         if held:

@@ -72,7 +72,6 @@ REPLIES = {word: _reply(*what) for word, what in (REFUSALS | FAILURES).items()}
 class RefusedError(ProtocolError):
     """A request that breaks the protocol; `reply` tells its client so."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(REFUSALS[why][1])
-        self.why = why
-        self.reply = REPLIES[why]
+    def __init__(self, kind: str) -> None:
+        super().__init__(REFUSALS[kind][1], kind)
+        self.reply = REPLIES[kind]

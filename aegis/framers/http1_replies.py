@@ -152,7 +152,7 @@ class Http1Replies:
         if BROKEN.search(held, max(0, before - 1)) is not None:
             raise ProtocolError("a control character or a bare line end in a reply's head")
         if len(held) >= MAX_HEAD_BYTES:
-            raise ProtocolError("a reply's head is too long")
+            raise ProtocolError("a reply's head is too long", "too_long")
 
     def _begin(self, head: ReplyHead, note: int) -> bool:
         """Begin a reply whose head is complete; tell whether that is all of it."""
@@ -162,7 +162,7 @@ class Http1Replies:
             if status != 101:
                 return False  # the final response is still to come (RFC 9110 section 15.2)
             if not note & UPGRADE:
-                raise ProtocolError("101 Switching Protocols that nobody asked for")
+                raise ProtocolError("101 Switching Protocols that nobody asked for", "unasked")
             self.tunnel = True
             return True
         self.failed = 500 <= status < 600 and status not in NOT_FAILED
@@ -207,7 +207,7 @@ def parse_reply_head(head: bytes) -> ReplyHead:
     if values is None:
         raise ProtocolError("a malformed field in a reply")
     if block.count(b"\n") - 1 > MAX_FIELDS:
-        raise ProtocolError("too many fields in a reply")
+        raise ProtocolError("too many fields in a reply", "too_long")
     wishes = options(values.get(b"connection", []))
     if wishes is None:
         raise ProtocolError("a malformed Connection field in a reply")

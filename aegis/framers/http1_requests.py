@@ -127,7 +127,7 @@ class Http1Requests(SimpleRequests):
             return self._careful(data, start, end)
         except RefusedError as error:
             self._forget()
-            return start, 0, Special(Verdict.REFUSE, end, error.why, error.reply)
+            return start, 0, Special(Verdict.REFUSE, end, error.kind, error.reply)
 
     def _careful(self, data: bytearray, start: int, end: int) -> tuple[int, int, Special | None]:
         head = self._head

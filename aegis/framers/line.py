@@ -63,7 +63,7 @@ class LineRequests(SimpleRequests):
         stop = data.rfind(LINE_FEED, start + self._seen, end) + 1
         if not stop:
             if end - start > MAX_LINE_BYTES + 1:  # its \r may be there already
-                raise ProtocolError(f"a line longer than {MAX_LINE_BYTES} bytes")
+                raise ProtocolError(f"a line longer than {MAX_LINE_BYTES} bytes", "too_long")
             self._wait(end - start)
             return start, 0, None
         self._seen = 0
@@ -93,8 +93,8 @@ class LineRequests(SimpleRequests):
                 continue
             if size > MAX_LINE_BYTES and size - (data[line_end - 1] == 13) > MAX_LINE_BYTES:
                 if at == start:
-                    raise ProtocolError(f"a line longer than {MAX_LINE_BYTES} bytes")
-                return at, replies, Special(Verdict.REFUSE, end, "too long", error("line too long"))
+                    raise ProtocolError(f"a line longer than {MAX_LINE_BYTES} bytes", "too_long")
+                return at, replies, Special(Verdict.REFUSE, end, "too_long", error("line too long"))
             if HTTP_LINE.match(data, at, line_end + 1):
                 why = "an HTTP request on the line protocol's port"
                 return at, replies, Special(Verdict.REFUSE, line_end + 1, "http", error(why))
@@ -122,11 +122,11 @@ class LineRequests(SimpleRequests):
         done = tail.endswith(LINE_FEED)
         line_end = (2 if tail.endswith(b"\r\n") else 1) if done else 1  # not done: a \r, perhaps
         if followed - line_end > MAX_LINE_BYTES:
-            raise ProtocolError(f"a line longer than {MAX_LINE_BYTES} bytes")
+            raise ProtocolError(f"a line longer than {MAX_LINE_BYTES} bytes", "too_long")
         if done:
             untellable = followed > TAIL_BYTES and UNTELLABLE_TAIL.match(tail)
             if head != SET and (untellable or HTTP_TAIL.search(tail)):
-                raise ProtocolError("an HTTP request on the line protocol's port")
+                raise ProtocolError("an HTTP request on the line protocol's port", "http")
             self._followed = 0
             self._head = self._tail = b""
         return stop, done

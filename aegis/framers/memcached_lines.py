@@ -19,6 +19,7 @@ those servers answered. The rules rest on four things that the protocol's text d
 import re
 from typing import NamedTuple
 
+from aegis.framers import contract
 from aegis.framers.contract import ProtocolError, Verdict
 
 MAX_KEY_BYTES = 250
@@ -110,7 +111,7 @@ MALFORMED = Ruling(Verdict.REFUSE, "bad_line", BAD_LINE)
 VALUE_TOO_LARGE = Ruling(Verdict.REFUSE, "too_large", TOO_LARGE)
 LINE_TOO_LONG = Ruling(Verdict.REFUSE, "line_too_long", LONG_LINE)
 BODY_UNENDED = Ruling(Verdict.REFUSE, "bad_body", BAD_BODY)
-QUIT = Ruling(Verdict.REFUSE, "quit")
+QUIT = Ruling(Verdict.REFUSE, contract.QUIT)
 HTTP = Ruling(Verdict.REFUSE, "http")
 BINARY = Ruling(Verdict.REFUSE, "binary")
 

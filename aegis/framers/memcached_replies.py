@@ -119,7 +119,7 @@ class MemcachedReplies(SimpleReplies):
             line += data[pos:stop]
             pos = stop
             if len(line) > MAX_REPLY_LINE_BYTES:
-                raise ProtocolError("a reply's line that is too long")
+                raise ProtocolError("a reply's line that is too long", "too_long")
             if newline >= 0:
                 whole = bytes(line)
                 line.clear()

@@ -199,7 +199,7 @@ class MemcachedRequests(SimpleRequests):
             return stop
         ruling = _rule(self._line, 0, len(self._line) - 1)
         if ruling.verdict is not None:
-            raise ProtocolError(f"{ruling.why} in a request too long to be held")
+            raise ProtocolError(f"{ruling.why} in a request too long to be held", "too_long")
         if ruling.discard:
             self.forward = _without_noreply(self._line, 0, len(self._line))
             self.discard = True
@@ -215,9 +215,9 @@ class MemcachedRequests(SimpleRequests):
         if not _is_get(line, 0, len(line)):
             if whole and len(line) == MAX_LINE_BYTES:
                 return
-            raise ProtocolError("a line that is too long")
+            raise ProtocolError("a line that is too long", "too_long")
         if self._line_bytes > MAX_GET_LINE_BYTES - (not whole):
-            raise ProtocolError("a line that is too long")
+            raise ProtocolError("a line that is too long", "too_long")
         keys, _, last = line.rpartition(b" ")
         if not keys_are_sound(bytes(keys)) or len(last) > MAX_KEY_BYTES + 2:
             raise ProtocolError("a bad key in a line too long to be held")

@@ -65,7 +65,7 @@ class LongRequest:
         stop = data.find(b"\n", pos, end) + 1
         begun += data[pos : min(stop or end, pos + longest + 1)]
         if len(begun) > longest:
-            raise ProtocolError("a request's header or line is too long")
+            raise ProtocolError("a request's header or line is too long", "too_long")
         if not stop:
             return end - pos, False
         line = bytes(begun)
@@ -106,4 +106,4 @@ class LongRequest:
                 return
             rule = find_rule_within(name, words)
         if rule.act not in HARMLESS:
-            raise ProtocolError("a long request that is not simply shared")
+            raise ProtocolError("a long request that is not simply shared", "too_long")

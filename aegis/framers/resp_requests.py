@@ -98,7 +98,7 @@ class RespRequests(State):
                 wrong.reply = protocol_error(str(wrong))
                 if pos == start:
                     raise
-                refusal = Special(Verdict.REFUSE, end, "protocol", wrong.reply)
+                refusal = Special(Verdict.REFUSE, end, wrong.kind, wrong.reply)
                 return pos, replies, refusal
             if special is not None or stop == pos:
                 return pos, replies, special
@@ -204,7 +204,7 @@ class RespRequests(State):
         stop = data.find(b"\n", pos + self._at, min(end, pos + MAX_INLINE_BYTES)) + 1
         if not stop:
             if end - pos >= MAX_INLINE_BYTES:
-                raise ProtocolError("too big inline request")
+                raise ProtocolError("too big inline request", "too_long")
             return self._await(pos, end, end, 0, 0)
         self._at = 0
         text_end = stop - 2 if stop - pos > 1 and data[stop - 2] == 13 else stop - 1

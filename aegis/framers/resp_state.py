@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from aegis.framers.contract import NO_SETUP, Setup, Special, Verdict
+from aegis.framers.contract import NO_SETUP, QUIT, Setup, Special, Verdict
 from aegis.framers.resp_commands import Act, Rule
 from aegis.framers.simple import SimpleRequests
 
@@ -233,7 +233,9 @@ class State(SimpleRequests):
             if self._held:  # a switch would leave the pipe that the client is pinned to
                 return Special(Verdict.TUNNEL, end, "switch while pinned")
             if len(requests) > MAX_SETUP_BYTES:
-                return Special(Verdict.REFUSE, end, why, error("the credentials are too long"))
+                return Special(
+                    Verdict.REFUSE, end, "too_long", error("the credentials are too long")
+                )
             undo = partial(
                 self._be, self.setup, self._auth, self._version, self._database, self._name
             )
@@ -252,7 +254,7 @@ class State(SimpleRequests):
     # --- what is answered ---------------------------------------------------------------------
 
     def _quit(self, _words: list[bytes], end: int) -> Special | None:
-        return Special(Verdict.REFUSE, end, "quit", OK)
+        return Special(Verdict.REFUSE, end, QUIT, OK)
 
     def _web(self, _words: list[bytes], end: int) -> Special | None:
         return Special(Verdict.REFUSE, end, "http", error("this is not an HTTP server"))

@@ -92,7 +92,7 @@ class SizedRequests(SimpleRequests):
                 if at == start:
                     raise
                 reply = wrong.reply or framer.error("protocol_error")
-                return at, replies, Special(Verdict.REFUSE, end, "protocol", reply)
+                return at, replies, Special(Verdict.REFUSE, end, wrong.kind, reply)
             if size > end - at:
                 self.need = size
                 return at, replies, None

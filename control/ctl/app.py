@@ -2,12 +2,15 @@
 
 import sys
 from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from aegis.errors import AegisError
 from control.ctl.check import check
 from control.ctl.drain import drain
+from control.ctl.elsewhere import ControllerOption, KeysOption
+from control.ctl.keys import keys
 from control.ctl.limits import limits
 from control.ctl.reload import reload
 from control.ctl.scale import scale
@@ -28,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 CHANGING = (start, drain, stop, reload, scale, upgrade)
-SEEING = (status, servers, limits, sessions, top, check)
+SEEING = (status, servers, limits, sessions, top, check, keys)
 for command in CHANGING + SEEING:
     app.command()(command)
 app.add_typer(server, name="server")
@@ -37,8 +40,13 @@ app.add_typer(session, name="session")
 
 @app.callback(invoke_without_command=True)
 def _options(
-    show_version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.")
+    ] = False,
+    controller: ControllerOption = None,
+    keys: KeysOption = None,
 ) -> None:
+    del controller, keys  # their callbacks have noted them
     if show_version:
         typer.echo(f"aegis {version('aegis-proxy')}")
         raise typer.Exit

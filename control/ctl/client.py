@@ -11,6 +11,7 @@ from aegis.errors import AegisError
 from aegis.limits import REQUEST_TIMEOUT_S, TICK_S
 from aegis.messages import Accepted, Refused, Request, Status, StatusRequest, WorkerStatus
 from aegis.runtime import Claim, living, read_claim
+from control.ctl.elsewhere import elsewhere
 
 console = Console(stderr=True, highlight=False)
 
@@ -23,12 +24,14 @@ def controller_claim(runtime_dir: Path) -> Claim | None:
         raise AegisError(f"runtime directory {runtime_dir}: not permitted") from None
 
 
-def need_controller(runtime_dir: Path) -> Claim:
-    """Return the living controller.
+def need_controller(runtime_dir: Path) -> None:
+    """See whether there is a controller; one elsewhere is asked in any case.
 
     Raises:
         AegisError: there is none.
     """
+    if elsewhere().requests:
+        return
     claim = controller_claim(runtime_dir)
     if claim is None and (orphans := [c for c in living(runtime_dir) if c.role == "worker"]):
         raise AegisError(
@@ -37,7 +40,6 @@ def need_controller(runtime_dir: Path) -> Claim:
         )
     if claim is None:
         raise AegisError(f"aegis is not running in {runtime_dir}")
-    return claim
 
 
 def command(runtime_dir: Path, request: Request) -> int:
@@ -46,7 +48,7 @@ def command(runtime_dir: Path, request: Request) -> int:
     Raises:
         AegisError: refused, or no answer.
     """
-    reply = bus.ask(runtime_dir, request)
+    reply = bus.ask(runtime_dir, request, conf=elsewhere())
     if isinstance(reply, Accepted):
         return reply.epoch
     raise AegisError(reply.why if isinstance(reply, Refused) else f"unexpected reply: {reply}")
@@ -58,7 +60,7 @@ def fetch_status(runtime_dir: Path, timeout_s: float = REQUEST_TIMEOUT_S) -> Sta
     Raises:
         AegisError: no answer.
     """
-    reply = bus.ask(runtime_dir, StatusRequest(), timeout_s)
+    reply = bus.ask(runtime_dir, StatusRequest(), timeout_s, elsewhere())
     if isinstance(reply, Status):
         return reply
     raise AegisError(f"unexpected reply: {reply}")

@@ -9,6 +9,7 @@ from aegis.errors import AegisError, BusError
 from aegis.limits import TICK_S, WORKER_START_DEADLINE_S
 from aegis.messages import Status, WorkerStatus
 from control.ctl.client import Progress, controller_claim, fetch_status
+from control.ctl.elsewhere import elsewhere
 
 
 def wait_until_replaced(
@@ -31,7 +32,8 @@ def wait_until_replaced(
             status = None
             with contextlib.suppress(BusError):  # it may be executing itself
                 status = fetch_status(runtime_dir, timeout_s=1.0)
-            if status is None and controller_claim(runtime_dir) is None:
+            here = not elsewhere().requests
+            if status is None and here and controller_claim(runtime_dir) is None:
                 raise AegisError("the controller has died; its workers go on serving")
             late: list[WorkerStatus] = []
             if status is not None and has_begun(status):

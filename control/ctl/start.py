@@ -24,6 +24,7 @@ from control.ctl.client import (
     wait_until,
 )
 from control.ctl.drain import ListenerOption, ServerOption
+from control.ctl.elsewhere import elsewhere
 from control.main import (
     ConfigOption,
     LogFormatOption,
@@ -56,7 +57,7 @@ def start(
         epoch = command(directory, Resume(listener, server))
         wait_until(directory, epoch, "starting", lambda s: s.epoch >= epoch)
         typer.echo(f"{listener or server} is not drained any more")
-    elif controller_claim(directory) is not None:
+    elif elsewhere().requests or controller_claim(directory) is not None:
         _resume(directory, config)
     elif detach:
         _detach(directory, config or find_config(), no_exporter=no_exporter)

@@ -14,6 +14,7 @@ from aegis.messages import Stop
 from aegis.runtime import Claim, default_runtime_dir, living, open_process, remove_sockets
 from control.ctl.client import Progress, command, controller_claim, fetch_status
 from control.ctl.drain import TimeoutOption
+from control.ctl.elsewhere import elsewhere
 from control.main import RuntimeDirOption
 from control.process import Process
 from control.servers_file import ServersFile
@@ -26,6 +27,9 @@ def stop(
 ) -> None:
     """Drain, then end every process; returns when all is gone."""
     directory = runtime_dir or default_runtime_dir()
+    if elsewhere().requests:
+        _stop_elsewhere(directory, Stop(now, timeout))
+        return
     controller = controller_claim(directory)
     if controller is not None:
         _stop_controller(directory, controller, Stop(now, timeout))
@@ -53,6 +57,16 @@ def _stop_controller(directory: Path, claim: Claim, request: Stop) -> None:
                 with contextlib.suppress(BusError):  # gone between the two questions
                     progress.show(fetch_status(directory, timeout_s=1.0))
     process.close()
+
+
+def _stop_elsewhere(directory: Path, request: Stop) -> None:
+    """Stop an Aegis whose processes cannot be seen from here: it is gone when it is silent."""
+    command(directory, request)
+    with Progress("stopping") as progress, contextlib.suppress(BusError):
+        while True:
+            progress.show(fetch_status(directory, timeout_s=KILL_AFTER_S))
+            sleep(TICK_S)
+    typer.echo("aegis has stopped, or cannot be reached any more")
 
 
 def _stop_orphans(

@@ -25,6 +25,7 @@ from aegis.errors import AegisError, BusError
 from aegis.limits import HEARTBEAT_S, REQUEST_TIMEOUT_S
 from aegis.runtime import default_runtime_dir
 from control.ctl.client import controller_claim, fetch_status
+from control.ctl.elsewhere import elsewhere
 from control.ctl.top_screen import SORTS, Shown, screen
 from control.main import RuntimeDirOption
 
@@ -128,7 +129,13 @@ def _no_keys() -> Iterator[str]:
 
 
 def _exporter_of(directory: Path) -> str:
-    """Return where the exporter answers; without a controller that knows, the default."""
+    """Return where the exporter answers; without a controller that knows, the default.
+
+    Raises:
+        AegisError: the controller is on another machine, and its exporter nobody knows where.
+    """
+    if where := elsewhere().requests:
+        raise AegisError(f"--controller {where} does not say where the exporter is: --exporter")
     if controller_claim(directory) is not None:
         try:
             known = fetch_status(directory).exporter

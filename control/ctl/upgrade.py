@@ -9,12 +9,14 @@ from aegis.errors import AegisError
 from aegis.messages import Upgrade
 from aegis.runtime import default_runtime_dir
 from control.ctl.client import command, fetch_status, need_controller
+from control.ctl.elsewhere import only_here
 from control.ctl.replaced import wait_until_replaced
 from control.main import RuntimeDirOption
 
 
 def upgrade(runtime_dir: RuntimeDirOption = None) -> None:
     """Run the code that is on disk now, this command's, in place of what runs."""
+    only_here("upgrade")
     directory = runtime_dir or default_runtime_dir()
     need_controller(directory)
     _check_that_it_runs()

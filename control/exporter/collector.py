@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import accumulate
 from time import monotonic
-from typing import get_args
+from typing import Any, get_args
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -67,7 +67,7 @@ def all_series(snapshot: Snapshot, now: float) -> Counts:
             age = now - snapshot.heard_at[slot]
             series[metrics.TELEMETRY_AGE, (str(slot),)] = (age,)
     series |= _of_controller(snapshot, now)
-    series[metrics.BAD_MESSAGES, ()] = (snapshot.bad_messages,)
+    series |= _ignored(snapshot.ignored)
     series[metrics.SESSION_LOG_WRITTEN, ()] = (snapshot.session_log.written,)
     series[metrics.SESSION_LOG_UNWRITTEN, ()] = (snapshot.session_log.unwritten,)
     series[metrics.BUILD, (version("aegis-proxy"),)] = (1,)
@@ -84,6 +84,7 @@ def _of_controller(snapshot: Snapshot, now: float) -> Counts:
             series[metrics.EXPORTER_RESTARTS, ()] = (seat.restarts,)
         else:
             series[metrics.WORKER_RESTARTS, (str(seat.slot),)] = (seat.restarts,)
+    series |= _ignored(snapshot.supervision.ignored)
     series |= _counted_of_servers(snapshot.supervision)
     controller = snapshot.controller(now)
     if controller is None:
@@ -92,10 +93,20 @@ def _of_controller(snapshot: Snapshot, now: float) -> Counts:
     for seat in controller.seats:
         for state in get_args(SeatState) if seat.slot >= 0 else ():
             series[metrics.WORKER_STATE, (str(seat.slot), state)] = (state == seat.state,)
+        if seat.epoch is not None:
+            series[metrics.WORKER_EPOCH, (str(seat.slot),)] = (seat.epoch,)
     for phase in get_args(ProxyPhase):
         series[metrics.PHASE, (phase,)] = (phase == controller.phase,)
     series[metrics.EPOCH, ()] = (controller.epoch,)
     return series
+
+
+def _ignored(by_socket: Mapping[str, Mapping[Any, int]]) -> Counts:
+    return {
+        (metrics.BUS_IGNORED, (socket, why)): (count,)
+        for socket, counts in by_socket.items()
+        for why, count in counts.items()
+    }
 
 
 def _counted_of_servers(supervision: Supervision) -> Counts:

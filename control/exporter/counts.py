@@ -34,6 +34,7 @@ Counts = dict[Series, tuple[float, ...]]
 # Series that start with an error's first occurrence hide it from rate(); the usual ones start at 0.
 _USUAL_ACCEPT_ERRORS = ("ECONNABORTED", "EMFILE", "ENFILE")
 _USUAL_CONNECT_ERRORS = ("ECONNREFUSED", "EHOSTUNREACH", "ETIMEDOUT")
+_KINDS = ("malformed", "too_long")
 _LOSSES = (
     "server_lost", "unexpected", "protocol_error", "reset_failed", "setup_failed", "setup_timeout",
     "reply_timeout", "abandoned", "server_down", "drain_deadline", "error",
@@ -49,9 +50,10 @@ def is_well_formed(figures: Figures) -> bool:
     histograms += [(each.connect_seconds, CONNECT_BOUNDS_S) for each in figures.servers]
     handshakes = [*figures.client_tls, *figures.server_tls]
     histograms += [(each.seconds, HANDSHAKE_BOUNDS_S) for each in handshakes]
+    histograms += [(each.first_byte_seconds, REPLY_BOUNDS_S) for each in figures.servers]
+    histograms += [(each.wait_seconds, WAIT_BOUNDS_S) for each in figures.backends]
     for pool in figures.pools:
-        histograms.append((pool.reply_seconds, REPLY_BOUNDS_S))
-        histograms.append((pool.wait_seconds, WAIT_BOUNDS_S))
+        histograms += [(each, REPLY_BOUNDS_S) for each in pool.reply_seconds.values()]
     return (
         0 <= figures.slot < MAX_WORKERS
         and len(figures.cpu_seconds) == 2
@@ -94,6 +96,10 @@ def counters(figures: Figures) -> Counts:
         parts.append(_of_tls(worker, tls, metrics.CLIENT_TLS_SECONDS, metrics.CLIENT_TLS_ERRORS))
     for tls in figures.server_tls:
         parts.append(_of_tls(worker, tls, metrics.SERVER_TLS_SECONDS, metrics.SERVER_TLS_ERRORS))
+    parts += [
+        {(metrics.WAIT_SECONDS, (worker, each.backend)): of_histogram(each.wait_seconds)}
+        for each in figures.backends
+    ]
     parts.append(
         {
             (metrics.SESSIONS_CUT, (worker,)): (figures.cut,),
@@ -102,12 +108,14 @@ def counters(figures: Figures) -> Counts:
             (metrics.SPLICED_BYTES, (worker,)): (figures.spliced_bytes,),
             (metrics.TURN_SECONDS, (worker,)): of_histogram(figures.turn_seconds),
             (metrics.BUS_DROPPED, (worker,)): (figures.bus_drops,),
-            (metrics.BUS_ERRORS, (worker,)): (figures.bus_errors,),
             (metrics.CPU_SECONDS, (worker, "user")): (figures.cpu_seconds[0],),
             (metrics.CPU_SECONDS, (worker, "system")): (figures.cpu_seconds[1],),
             (metrics.SESSION_LOG_DROPPED, (worker,)): (figures.session_log_drops,),
         }
     )
+    parts += [
+        {(metrics.BUS_ERRORS, (worker, why)): (count,)} for why, count in figures.bus_errors.items()
+    ]
     return total_of(parts)
 
 
@@ -129,15 +137,17 @@ def gauges(figures: Figures) -> Counts:
         for server in figures.servers
     ]
     for backend in figures.backends:
-        labels = (worker, backend.backend)
-        parts.append({(metrics.BACKEND_BUSY, labels): (backend.busy,)})
-        parts.append({(metrics.BACKEND_WAITING, labels): (backend.waiting,)})
+        of_backend = (worker, backend.backend)
+        parts.append({(metrics.BACKEND_BUSY, of_backend): (backend.busy,)})
+        parts.append({(metrics.BACKEND_WAITING, of_backend): (backend.waiting,)})
     for limit in figures.limits:
         parts.append({(metrics.LIMIT_SESSIONS, (worker, limit.name)): (limit.open,)})
         parts.append({(metrics.LIMIT_WAITING, (worker, limit.name)): (limit.waiting,)})
     for pool in figures.pools:
+        labels = (worker, pool.backend, pool.protocol)
+        parts.append({(metrics.IN_FLIGHT, labels): (pool.in_flight,)})
         for state, count in pool.pipes.items():
-            parts.append({(metrics.PIPES, (worker, pool.backend, pool.protocol, state)): (count,)})
+            parts.append({(metrics.PIPES, (*labels, state)): (count,)})
     return total_of(parts)
 
 
@@ -148,9 +158,13 @@ def _of_pool(worker: str, pool: PoolFigures) -> Counts:
         (metrics.REQUESTS, labels): (pool.requests,),
         (metrics.POOL_HITS, labels): (pool.hits,),
         (metrics.POOL_MISSES, labels): (pool.misses,),
-        (metrics.REPLY_SECONDS, labels): of_histogram(pool.reply_seconds),
-        (metrics.WAIT_SECONDS, labels): of_histogram(pool.wait_seconds),
     }
+    for server, histogram in pool.reply_seconds.items():
+        of_server = (worker, pool.backend, server, pool.protocol)
+        counts[metrics.REPLY_SECONDS, of_server] = of_histogram(histogram)
+    for sender, kinds in pool.errors.items():
+        for kind, count in (dict.fromkeys(_KINDS, 0) | kinds).items():
+            counts[metrics.FRAMER_ERRORS, (*labels, sender, kind)] = (count,)
     for why, count in (dict.fromkeys(_LOSSES, 0) | pool.losses).items():
         counts[metrics.PIPES_LOST, (*labels, why)] = (count,)
     for why, count in pool.pins.items():
@@ -181,6 +195,7 @@ def _of_server(worker: str, server: ServerFigures) -> Counts:
     counts: Counts = {
         (metrics.CONNECTS, labels): (server.connects,),
         (metrics.CONNECT_SECONDS, labels): of_histogram(server.connect_seconds),
+        (metrics.FIRST_BYTE_SECONDS, labels): of_histogram(server.first_byte_seconds),
     }
     for error, count in errors.items():
         counts[metrics.CONNECT_ERRORS, (*labels, error)] = (count,)

@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 class _Process(msgspec.Struct):
     at: float
-    cpu: int
     figures: Figures
 
 
@@ -59,7 +58,7 @@ class Ledger:
             return {}, []
         folded = {slot: _counts(rows) for slot, rows in saved.folded.items()}
         return folded, [
-            Heard(each.figures, counters(each.figures), each.at, each.cpu)
+            Heard(each.figures, counters(each.figures), each.at)
             for each in saved.processes
             if is_well_formed(each.figures)
         ]
@@ -90,7 +89,7 @@ class Ledger:
 
 
 def _saved(heard: Heard) -> _Process:
-    return _Process(heard.at, heard.cpu, heard.figures)
+    return _Process(heard.at, heard.figures)
 
 
 def _rows(counts: Counts) -> list[_Row]:

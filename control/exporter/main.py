@@ -3,9 +3,10 @@
     workers, controller ──PUSH──▶ main thread: State ──Snapshot──▶ HTTP threads ──▶ scrapers
                                                └─▶ Hud, once a second ─▶ browsers
 
-The controller runs it on a listening socket that outlives it (--fd); anyone else lets it bind
-metrics.bind. It may be killed at any moment: the workers' next telemetry has all that it knew, and
-what processes had counted that are dead by then is in a file (ledger.py).
+The controller runs it on a listening socket that outlives it (--fd) and tells it the configuration
+on its standard input; anyone else lets it read the file and bind metrics.bind. It may be killed at
+any moment: the workers' next telemetry has all that it knew, and what processes had counted that
+are dead by then is in a file (ledger.py).
 """
 
 import logging
@@ -24,7 +25,7 @@ import typer
 import zmq
 
 from aegis.addresses import parse_address
-from aegis.config import Log
+from aegis.config import Config
 from aegis.config_file import find_config, load_config
 from aegis.errors import AegisError
 from aegis.limits import HEARTBEAT_S
@@ -40,6 +41,7 @@ from control.exporter.hud import Hud
 from control.exporter.receiver import Receiver
 from control.exporter.server import Server
 from control.exporter.session_log import SessionLog, Written
+from control.exporter.state import Snapshot
 from control.exporter.web import Site
 from control.sockets import open_listener, probe
 
@@ -57,21 +59,17 @@ RuntimeDirOption = Annotated[
     ),
 ]
 FdOption = Annotated[int | None, typer.Option("--fd", hidden=True)]
-LogOption = Annotated[str | None, typer.Option("--log", hidden=True)]
 
 log = logging.getLogger(__name__)
 
 
-def run_exporter(
-    config_file: Path | None, runtime_dir: Path, fd: int | None, conf: Log | None
-) -> None:
+def run_exporter(config: Config, runtime_dir: Path, fd: int | None) -> None:
     """Serve until SIGTERM or SIGINT; SIGUSR1 reopens the session log.
 
     Args:
-        config_file: None looks for one.
+        config: says where, what of sessions, and how to reach workers elsewhere.
         runtime_dir: made if it is missing.
         fd: a bound socket to listen on, instead of the configuration's address.
-        conf: the log's part of the configuration, when `fd` spares reading the file.
 
     Raises:
         AegisError: it could not start.
@@ -79,19 +77,13 @@ def run_exporter(
     wakeup, signals = socket.socketpair()
     with wakeup, signals:
         _watch_signals(wakeup)
-        address = None
-        if fd is None:
-            config = load_config(config_file or find_config())
-            address, conf = config.metrics.bind, config.log
-        conf = conf or Log()
-        configure_logging(conf.format)
+        configure_logging(config.log.format)
         runtime_dir = open_runtime_dir(runtime_dir)
         claim = Claim("exporter", os.getpid(), supervised=fd is not None)
         take_claim(runtime_dir, claim)
         try:
-            sock = _inherited(fd) if fd is not None else _bound(str(address))
-            with sock:
-                _serve(sock, runtime_dir, signals, conf)
+            with _inherited(fd) if fd is not None else _bound(config.metrics.bind) as sock:
+                _serve(sock, runtime_dir, signals, config)
         finally:
             drop_claim(runtime_dir, claim)
 
@@ -105,6 +97,8 @@ def _watch_signals(wakeup: socket.socket) -> None:
 
 
 def _bound(text: str) -> socket.socket:
+    if not text:
+        raise AegisError("metrics.bind is empty: there is to be no exporter")
     address = parse_address(text)
     probe(address, "metrics")
     return open_listener(address, "metrics")
@@ -118,12 +112,12 @@ def _inherited(fd: int) -> socket.socket:
         raise AegisError(f"--fd {fd}: {error.strerror}") from None
 
 
-def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket, conf: Log) -> None:
-    receiver = Receiver(runtime_dir)
+def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket, config: Config) -> None:
+    receiver = Receiver(runtime_dir, config.bus)
     session_log = None
     try:
-        if conf.sessions:
-            session_log = SessionLog(runtime_dir, conf)
+        if config.log.sessions:
+            session_log = SessionLog(runtime_dir, config.log, config.bus)
             session_log.start()
         snapshot = receiver.receive()
         hud = Hud(snapshot)
@@ -132,8 +126,8 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket, conf:
         server.start()
         log.info("exporter: HUD and /metrics on %s port %d", server.server_name, server.server_port)
         poller = zmq.Poller()
-        poller.register(receiver.socket, zmq.POLLIN)
-        poller.register(signals.fileno(), zmq.POLLIN)
+        for source in (*receiver.inbox.sources, signals.fileno()):
+            poller.register(source, zmq.POLLIN)
         try:
             next_tick = now = monotonic()
             while True:
@@ -142,8 +136,7 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket, conf:
                         break
                     if session_log is not None:
                         session_log.reopen()
-                written = session_log.counts if session_log is not None else Written()
-                site.snapshot = replace(receiver.receive(), session_log=written)
+                site.snapshot = _with_own(receiver, session_log)
                 now = monotonic()
                 if now >= next_tick:
                     next_tick = max(next_tick + HEARTBEAT_S, now + HEARTBEAT_S / 2)
@@ -160,17 +153,28 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket, conf:
         receiver.close()
 
 
+def _with_own(receiver: Receiver, session_log: SessionLog | None) -> Snapshot:
+    """Return what is known by now, with what this exporter counts itself."""
+    snapshot = receiver.receive()
+    inboxes = [receiver.inbox] + ([session_log.inbox] if session_log is not None else [])
+    return replace(
+        snapshot,
+        ignored={inbox.name: inbox.ignored for inbox in inboxes},
+        session_log=session_log.counts if session_log is not None else Written(),
+    )
+
+
 def _main(
-    config: ConfigOption = None,
-    runtime_dir: RuntimeDirOption = None,
-    fd: FdOption = None,
-    log_settings: LogOption = None,
+    config: ConfigOption = None, runtime_dir: RuntimeDirOption = None, fd: FdOption = None
 ) -> None:
     """Show the workers' telemetry over HTTP on metrics.bind: the HUD and Prometheus metrics."""
     try:
-        conf = msgspec.json.decode(log_settings, type=Log) if log_settings else None
-        run_exporter(config, runtime_dir or default_runtime_dir(), fd, conf)
-    except (AegisError, OSError) as error:
+        if fd is not None:
+            conf = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Config)
+        else:
+            conf = load_config(config or find_config())
+        run_exporter(conf, runtime_dir or default_runtime_dir(), fd)
+    except (AegisError, OSError, msgspec.MsgspecError) as error:
         print(f"aegis-exporter: {error}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None
 

@@ -1,36 +1,38 @@
 """From snapshots to pictures, one a second: what is now, and how fast things happen.
 
     Snapshot ─▶ Rates (per process) ─▶ Table (whole proxy) ─▶ Picture
+                  └─▶ Lately: quantiles of the last seconds ──┘
 
 Used by one thread; remembers of the past only what rates and quantiles need.
 """
 
-from collections import deque
 from importlib.metadata import version
 from typing import NamedTuple
 
 from aegis import metrics
 from aegis.limits import CONNECT_WINDOW_S, QUANTILE_WINDOW_S
 from aegis.messages import BackendState, SeatFigures, ServerState
-from aegis.metrics import Metric
 from control.exporter.counts import gauges, total_of
 from control.exporter.findings import Board
+from control.exporter.lately import Lately
 from control.exporter.picture import (
     Backend,
     Lane,
     Picture,
     Pool,
-    Quantiles,
     Server,
     Traffic,
 )
-from control.exporter.rates import HISTOGRAMS, Rates, Table, add_buckets, quantile, whole
+from control.exporter.rates import HISTOGRAMS, Rates, Table, whole
 from control.exporter.readiness import why_not_ready, why_unhealthy
 from control.exporter.servers import ServerHealth
 from control.exporter.state import Heard, Snapshot
 
 LATENCIES = tuple(sorted(HISTOGRAMS, key=lambda metric: metric is not metrics.REPLY_SECONDS))
 """Replies first, then in the catalogue's order."""
+
+_ANSWERS = (metrics.REPLY_SECONDS, metrics.FIRST_BYTE_SECONDS)
+"""How long a server took, on pipes and without."""
 
 _PLAIN_ENDS = {"client_eof", "server_eof"}
 
@@ -48,8 +50,7 @@ class Observer:
 
     def __init__(self) -> None:
         self._rates = Rates()
-        self._recent: deque[Table] = deque(maxlen=QUANTILE_WINDOW_S)
-        self._connects: deque[Table] = deque(maxlen=CONNECT_WINDOW_S)
+        self._lately = Lately()
         self._health: dict[tuple[str, str], ServerHealth] = {}
         self._board = Board()
         self._version = version("aegis-proxy")
@@ -59,8 +60,7 @@ class Observer:
         fresh = snapshot.fresh(now)
         rates = self._rates.advance(fresh, now)
         per_s = whole(rates)
-        self._recent.append(per_s)
-        self._connects.append(per_s)
+        self._lately.push(self._rates.observed)
         have = Table(total_of(gauges(heard.figures) for heard in fresh))
         counted = Table(total_of(heard.counts for heard in snapshot.processes))
         controller = snapshot.controller(now)
@@ -75,7 +75,7 @@ class Observer:
             not_ready=why_not_ready(snapshot, now),
             findings=[],
             total=_traffic("", per_s, have),
-            latency=[self._quantiles(metric, self._recent) for metric in LATENCIES],
+            latency=[self._lately.quantiles(metric) for metric in LATENCIES],
             workers=_lanes(
                 snapshot, fresh, {key: Table(counts) for key, counts in rates.items()}, now
             ),
@@ -87,15 +87,6 @@ class Observer:
         )
         picture.findings = self._board.post(picture)
         return picture
-
-    def _quantiles(self, metric: Metric, window: deque[Table], **labels: str) -> Quantiles:
-        buckets = add_buckets(table.buckets(metric, **labels) for table in window)
-        name = metric.name.removeprefix("aegis_").removesuffix("_seconds")
-        return Quantiles(
-            name,
-            sum(buckets) / len(window),
-            *(quantile(metric.bounds, buckets, q) for q in (0.5, 0.99, 0.999)),
-        )
 
     def _backends(
         self,
@@ -159,7 +150,8 @@ class Observer:
             connections=connections,
             connects_per_s=connects,
             errors_per_s=sum(errors.values()),
-            connect=self._quantiles(metrics.CONNECT_SECONDS, self._connects, **labels),
+            connect=self._lately.quantiles(metrics.CONNECT_SECONDS, CONNECT_WINDOW_S, **labels),
+            answer=self._lately.of_both("answer", _ANSWERS, QUANTILE_WINDOW_S, **labels),
             name=state.name if state is not None else address,
             weight=state.weight if state is not None else None,
             backup=state is not None and state.backup,
@@ -171,15 +163,25 @@ def _pool(backend: str, protocol: str, tables: _Tables) -> Pool:
     labels = {"backend": backend, "protocol": protocol}
     pins = counted.by(metrics.PINS, "pin", **labels)
     losses = counted.by(metrics.PIPES_LOST, "loss", **labels)
+    errors = {
+        f"{sender} {kind}": round(count)
+        for sender in ("client", "server")
+        for kind, count in counted.by(
+            metrics.FRAMER_ERRORS, "kind", **labels, **{"from": sender}
+        ).items()
+        if count
+    }
     return Pool(
         protocol=protocol,
         pipes={k: round(v) for k, v in have.by(metrics.PIPES, "pipe", **labels).items()},
         opened_per_s=per_s.sum(metrics.PIPES_OPENED, **labels),
         requests_per_s=_requests(per_s, **labels),
+        in_flight=round(have.sum(metrics.IN_FLIGHT, **labels)),
         pins={reason: round(count) for reason, count in pins.items()},
         pins_per_s=per_s.sum(metrics.PINS, **labels),
         losses={reason: round(count) for reason, count in losses.items()},
         losses_per_s=per_s.sum(metrics.PIPES_LOST, **labels),
+        errors=errors,
     )
 
 
@@ -220,11 +222,12 @@ def _lanes(
             Lane(
                 slot=figures.slot,
                 pid=figures.pid,
-                cpu=heard.cpu,
+                cpu=figures.cpu,
                 phase=figures.phase,
                 state=seat.state if seat is not None else None,
                 retired=newest[figures.slot] != figures.pid,
                 restarts=seat.restarts if seat is not None else 0,
+                epoch=seat.epoch if seat is not None else None,
                 heard_s=now - heard.at,
                 load=per_s.sum(metrics.CPU_SECONDS),
                 lag_s=figures.longest_turn_s,
@@ -250,6 +253,7 @@ def _empty(seat: SeatFigures) -> Lane:
         state=seat.state,
         retired=False,
         restarts=seat.restarts,
+        epoch=seat.epoch,
         heard_s=0.0,
         load=0.0,
         lag_s=0.0,

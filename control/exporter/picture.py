@@ -53,6 +53,8 @@ class Lane(msgspec.Struct):
     retired: bool
     """Another process of the slot came later."""
     restarts: int
+    epoch: int | None
+    """The last change that the slot's worker has applied."""
     heard_s: float
     """Time since it was heard."""
     load: float
@@ -80,6 +82,8 @@ class Server(msgspec.Struct):
     connects_per_s: float
     errors_per_s: float
     connect: Quantiles
+    answer: Quantiles
+    """To the end of a reply on pipes, to the first byte for sessions without."""
     name: str = ""
     weight: float | None = None
     """What is left of it; None: the controller is not heard."""
@@ -93,12 +97,16 @@ class Pool(msgspec.Struct):
     pipes: dict[str, int]
     opened_per_s: float
     requests_per_s: float | None
+    in_flight: int
+    """Replies that are owed."""
     pins: dict[str, int]
     """Reason → clients so far that needed a pipe of their own."""
     pins_per_s: float
     losses: dict[str, int]
     """Reason → pipes so far that were lost."""
     losses_per_s: float
+    errors: dict[str, int]
+    """Who broke the protocol, and how → so often so far."""
 
 
 class Backend(msgspec.Struct):

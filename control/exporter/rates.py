@@ -66,16 +66,28 @@ class Rates:
 
     def __init__(self) -> None:
         self._last: dict[tuple[int, int], tuple[Heard, Counts]] = {}
+        self.observed: Counts = {}
+        """Of the histograms: what has come with the last `advance`."""
 
     def advance(self, processes: Iterable[Heard], now: float) -> dict[tuple[int, int], Counts]:
         """Return the rates of the processes that were heard lately, by slot and pid."""
         before, self._last = self._last, {}
+        gains = []
         for heard in processes:
             key = (heard.figures.slot, heard.figures.pid)
             last, rates = before.get(key, (heard, {}))
             if heard is not last:
-                rates = _per_second(last, heard)
+                seconds, gained = heard.at - last.at, _gained(last, heard)
+                rates = {
+                    series: tuple([number / seconds for number in numbers])
+                    for series, numbers in gained.items()
+                }
+                gains.append(gained)
             self._last[key] = (heard, rates)
+        self.observed = total_of(
+            {series: numbers for series, numbers in gained.items() if series[0].bounds}
+            for gained in gains
+        )
         return {
             key: rates
             for key, (heard, rates) in self._last.items()
@@ -83,15 +95,17 @@ class Rates:
         }
 
 
-def _per_second(old: Heard, new: Heard) -> Counts:
-    seconds = new.at - old.at
-    if seconds <= 0 or new.figures.turns < old.figures.turns:  # another process got the pid
+def _gained(old: Heard, new: Heard) -> Counts:
+    """Return what a process has counted between two messages."""
+    if new.at <= old.at or new.figures.started != old.figures.started:  # another got the pid
         return {}
-    rates: Counts = {}
+    gained: Counts = {}
     for series, numbers in new.counts.items():
-        before = old.counts.get(series, (0.0,) * len(numbers))
-        rates[series] = tuple((b - a) / seconds for a, b in zip(before, numbers, strict=True))
-    return rates
+        before = old.counts.get(series)
+        gained[series] = (
+            tuple([b - a for a, b in zip(before, numbers, strict=True)]) if before else numbers
+        )
+    return gained
 
 
 def quantile(bounds: tuple[float, ...], buckets: tuple[float, ...], q: float) -> float | None:

@@ -13,6 +13,9 @@ _encode = msgspec.json.Encoder().encode
 
 Line = Callable[[SessionBatch, SessionRecord], str]
 
+NO_INSTANT = (OverflowError, ValueError, OSError)
+"""What a line raises for a number that no calendar has (datetime.fromtimestamp)."""
+
 
 def tcplog_line(batch: SessionBatch, record: SessionRecord) -> str:
     """Return the fields of HAProxy's `option tcplog` (its manual, 8.2.2), then four of ours.

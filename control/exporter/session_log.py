@@ -18,12 +18,14 @@ from typing import NamedTuple
 import msgspec
 import zmq
 
-from aegis import bus
+from aegis.bus import UNREADABLE
 from aegis.config import Log
-from aegis.errors import BusError
+from aegis.config_bus import LOCAL, Bus
+from aegis.errors import AegisError, BusError
+from aegis.inbox import Inbox
 from aegis.limits import HEARTBEAT_S
 from aegis.session_records import SessionBatch
-from control.exporter.session_lines import LINES
+from control.exporter.session_lines import LINES, NO_INSTANT
 
 _NONE, _STDOUT = -1, 1
 _decode = msgspec.msgpack.Decoder(SessionBatch).decode
@@ -41,25 +43,23 @@ class Written(NamedTuple):
 class SessionLog:
     """Writes from `start` to `stop`; `counts` may be read in any thread."""
 
-    def __init__(self, runtime_dir: Path, conf: Log) -> None:
+    def __init__(self, runtime_dir: Path, conf: Log, bus: Bus = LOCAL) -> None:
         """Bind; only for who holds the exporter's claim on the runtime directory.
 
         Raises:
-            BusError: the endpoint cannot be bound.
+            AegisError: the endpoint cannot be bound, or the keys cannot be used.
         """
         self.counts = Written()
         self._path = conf.sessions
         self._line = LINES[conf.sessions_format]
-        self._socket_file = runtime_dir / "sessions.ipc"
-        self._endpoint = bus.endpoint(runtime_dir, "sessions")
         self._file = _NONE
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._reopen = self._stopping = False
         self._failing = False
         self._context = zmq.Context()
         try:
-            self._socket = bus.bind(self._context, zmq.PULL, runtime_dir, "sessions")
-        except BusError:
+            self.inbox = Inbox(self._context, zmq.PULL, runtime_dir, "sessions", bus)
+        except AegisError:
             self._context.destroy(linger=0)
             raise
         self._thread = threading.Thread(target=self._run, name="session log", daemon=True)
@@ -79,42 +79,46 @@ class SessionLog:
         os.eventfd_write(self._wakeup, 1)
         self._thread.join(HEARTBEAT_S)
         if not self._thread.is_alive():
+            self.inbox.close()
             self._context.destroy(linger=0)
             os.close(self._wakeup)
             self._close()
-        self._socket_file.unlink(missing_ok=True)
+        elif self.inbox.file is not None:
+            self.inbox.file.unlink(missing_ok=True)
 
     # --- in the thread -------------------------------------------------------------------------
 
     def _run(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._wakeup, zmq.POLLIN)
+        for source in (*self.inbox.sources, self._wakeup):
+            poller.register(source, zmq.POLLIN)
         while True:
             poller.poll(int(HEARTBEAT_S * 1000))
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wakeup)
-            self._stay_reachable()
-            while (batch := self._receive()) is not None:
-                self._write(batch)
+            if not self._stopping:
+                with contextlib.suppress(BusError):
+                    self.inbox.stay_reachable()
+            while (lines := self._receive()) is not None:
+                self._write(lines)
             self._reopen_if_asked()
             if self._stopping:
                 return
 
-    def _receive(self) -> SessionBatch | None:
-        try:
-            return _decode(self._socket.recv(zmq.NOBLOCK))
-        except zmq.Again:
-            return None
-        except bus.UNREADABLE as error:
-            log.warning("session log: message not understood: %s", error)
-            return SessionBatch(0, 0.0, [])
+    def _receive(self) -> list[str] | None:
+        """Return the lines of the next batch that makes sense; None: there is none yet."""
+        while (frames := self.inbox.frames()) is not None:
+            try:
+                batch = _decode(frames[-1])
+                return [self._line(batch, record) for record in batch.records]
+            except (*UNREADABLE, *NO_INSTANT) as error:
+                self.inbox.ignore("malformed", error)
+        return None
 
-    def _write(self, batch: SessionBatch) -> None:
-        """Write all lines of a batch, or count that they could not be written."""
-        count = len(batch.records)
-        text = "".join(f"{self._line(batch, record)}\n" for record in batch.records)
-        rest = memoryview(text.encode())
+    def _write(self, lines: list[str]) -> None:
+        """Write the lines of a batch, or count that they could not be written."""
+        count = len(lines)
+        rest = memoryview("".join(f"{line}\n" for line in lines).encode())
         self._reopen_if_asked()
         try:
             if self._file == _NONE:
@@ -155,9 +159,3 @@ class SessionLog:
     def _close(self) -> None:
         if self._file not in {_NONE, _STDOUT}:
             os.close(self._file)
-
-    def _stay_reachable(self) -> None:
-        """Bind anew when the file is gone: see Receiver."""
-        if not self._socket_file.exists() and not self._stopping:
-            with contextlib.suppress(zmq.ZMQError):
-                self._socket.bind(self._endpoint)

@@ -5,19 +5,23 @@
 
 A slot's counter is the sum over all processes it has had, so it does not fall when one is replaced.
 A process is folded into its slot's sum when `stopped` was its last word, or when it is silent and
-dead. One that is silent and alive (SIGSTOP) keeps its entry, so that its next figures replace the
-last ones instead of being counted beside them; memory is bounded by the processes that live.
+the controller does not list it among the living. One that is silent and alive (SIGSTOP) keeps its
+entry, so that its next figures replace the last ones instead of being counted beside them; memory
+is bounded by the processes that live. Without a controller nobody is folded: nobody is born either.
 
-Pure but for `alive` and `core`; used by one thread. A Snapshot is never changed once it is made.
+Pure; used by one thread. A Snapshot is never changed once it is made.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
+from aegis.bus import UNREADABLE
 from aegis.figures import Figures
-from aegis.limits import FOLD_AFTER_S, STALE_S
+from aegis.inbox import Why
+from aegis.limits import FOLD_AFTER_S, MAX_WORKERS, STALE_S
 from aegis.messages import Supervision, Telemetry
 from control.exporter.counts import (
     Counts,
@@ -38,8 +42,6 @@ class Heard:
     figures: Figures
     counts: Counts
     at: float
-    cpu: int = -1
-    """The core it is pinned to; -1 when that is not known."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Snapshot:
     """Slot → instant at which any process of it was heard last."""
     supervision: Supervision | None = None
     supervision_at: float = 0.0
-    bad_messages: int = 0
+    ignored: Mapping[str, Mapping[Why, int]] = field(default_factory=dict)
+    """Socket of the exporter → why → what it has ignored there."""
     session_log: Written = field(default_factory=Written)
     """What this exporter has written of the session log."""
 
@@ -78,36 +81,29 @@ class Snapshot:
 class State:
     """Collects telemetry."""
 
-    def __init__(
-        self,
-        started: float,
-        alive: Callable[[int, int], bool],
-        core: Callable[[int, int], int] = lambda slot, pid: -1,  # noqa: ARG005
-    ) -> None:
-        """`alive` tells of slot and pid whether that worker lives, `core` where it is pinned."""
+    def __init__(self, started: float) -> None:
         self._started = started
-        self._alive = alive
-        self._core = core
         self._processes: dict[tuple[int, int], Heard] = {}
         self._folded: dict[int, Counts] = {}
         self._heard_at: dict[int, float] = {}
         self._supervision: Supervision | None = None
         self._supervision_at = 0.0
-        self._bad_messages = 0
+        self._gone: deque[tuple[int, int, float]] = deque(maxlen=MAX_WORKERS)  # folded lately
 
-    def receive(self, data: bytes, now: float) -> None:
-        """Take in one message, or count that it made no sense."""
+    def receive(self, data: bytes, now: float) -> Why | None:
+        """Take in one message; returns why it is to be ignored, None when it is not."""
         try:
             message = _decode(data)
-        except msgspec.MsgspecError:
-            self._bad_messages += 1
-            return
-        if isinstance(message, Supervision) and states_are_well_formed(message):
+        except UNREADABLE:
+            return "malformed"
+        if isinstance(message, Supervision):
+            if not states_are_well_formed(message):
+                return "malformed"
+            if self._supervision is not None and message.since < self._supervision.since:
+                return "old"  # of a controller that is dead
             self._supervision, self._supervision_at = message, now
-        elif isinstance(message, Figures) and is_well_formed(message):
-            self._hear(message, now)
-        else:
-            self._bad_messages += 1
+            return None
+        return self._hear(message, now) if is_well_formed(message) else "malformed"
 
     def restore(self, folded: Mapping[int, Counts], heard: Iterable[Heard]) -> None:
         """Begin with what an exporter before this one knew; only before anything is received."""
@@ -119,8 +115,10 @@ class State:
 
     def fold(self, now: float) -> None:
         """Forget the processes that are silent and dead, all but what they have counted."""
+        controller = self._supervision if now - self._supervision_at <= STALE_S else None
         for (slot, pid), heard in list(self._processes.items()):
-            if now - heard.at > FOLD_AFTER_S and not self._alive(slot, pid):
+            dead = controller is not None and pid not in controller.workers
+            if dead and now - heard.at > FOLD_AFTER_S:
                 self._fold(slot, pid)
 
     def snapshot(self) -> Snapshot:
@@ -132,22 +130,27 @@ class State:
             heard_at=dict(self._heard_at),
             supervision=self._supervision,
             supervision_at=self._supervision_at,
-            bad_messages=self._bad_messages,
         )
 
-    def _hear(self, figures: Figures, now: float) -> None:
+    def _hear(self, figures: Figures, now: float) -> Why | None:
         slot, pid = figures.slot, figures.pid
+        if (slot, pid, figures.started) in self._gone:
+            return "old"
         last = self._processes.get((slot, pid))
-        if last is not None and figures.turns < last.figures.turns:
-            self._fold(slot, pid)  # a loop does not turn back: another process got the pid
-            last = None
+        if last is not None and figures.started != last.figures.started:
+            if figures.started < last.figures.started:
+                return "old"
+            self._fold(slot, pid)  # another process got the pid
+        elif last is not None and figures.turns < last.figures.turns:
+            return "old"  # a loop does not turn back
         self._heard_at[slot] = now
-        cpu = self._core(slot, pid) if last is None else last.cpu
-        self._processes[slot, pid] = Heard(figures, counters(figures), now, cpu)
+        self._processes[slot, pid] = Heard(figures, counters(figures), now)
         if figures.phase == "stopped":
             self._fold(slot, pid)
+        return None
 
     def _fold(self, slot: int, pid: int) -> None:
         # A new dict: snapshots hold the old one.
         gone = self._processes.pop((slot, pid))
+        self._gone.append((slot, pid, gone.figures.started))
         self._folded[slot] = total_of([self._folded.get(slot, {}), gone.counts])

@@ -31,8 +31,8 @@ POOL = Row(
         ),
         Panel(
             "Time that clients waited",
-            "For a pipe, those who got one: median, p99 and p99.9.",
-            quantiles("aegis_pool_wait_seconds", "backend"),
+            "For a connection, those who got one: median, p99 and p99.9.",
+            quantiles("aegis_backend_wait_seconds", "backend"),
             "s",
             8,
         ),
@@ -84,6 +84,31 @@ POOL = Row(
             stacked=True,
         ),
         Panel(
+            "Requests in flight",
+            "Replies that servers owe. Growing while requests do not: servers get slower.",
+            [
+                Query(
+                    now("aegis_requests_in_flight", "backend, protocol"),
+                    "{{backend}} {{protocol}}",
+                )
+            ],
+            "short",
+            8,
+            stacked=True,
+        ),
+        Panel(
+            "Bytes that break the protocol",
+            "A client's: it is closed. A server's: its pipe is, and nobody gets them.",
+            [
+                Query(
+                    rate("aegis_framer_errors_total", "backend, protocol, from, kind"),
+                    "{{backend}} {{protocol}}: {{from}} {{kind}}",
+                )
+            ],
+            "ops",
+            8,
+        ),
+        Panel(
             "Pipes opened",
             "Many, with as many sessions as before: servers close them, or they are poisoned.",
             [
@@ -113,14 +138,14 @@ SERVERS = Row(
             "Open or being opened, by server.",
             [Query(now("aegis_connections", "backend, server"), "{{backend}}/{{server}}")],
             "short",
-            6,
+            8,
         ),
         Panel(
             "Connects per second",
             "Established, by server.",
             [Query(rate("aegis_connects_total", "backend, server"), "{{backend}}/{{server}}")],
             "ops",
-            6,
+            8,
         ),
         Panel(
             "Connect errors",
@@ -132,7 +157,7 @@ SERVERS = Row(
                 )
             ],
             "ops",
-            6,
+            8,
         ),
         Panel(
             "Time to connect, p99",
@@ -144,7 +169,31 @@ SERVERS = Row(
                 )
             ],
             "s",
-            6,
+            8,
+        ),
+        Panel(
+            "Time to a reply, p99",
+            "By server, on pipes: slow while connecting is quick is the database itself.",
+            [
+                Query(
+                    quantile(0.99, "aegis_reply_seconds", "backend, server"),
+                    "{{backend}}/{{server}}",
+                )
+            ],
+            "s",
+            8,
+        ),
+        Panel(
+            "Time to the first byte, p99",
+            "By server, without pipes: the same for raw sessions.",
+            [
+                Query(
+                    quantile(0.99, "aegis_first_byte_seconds", "backend, server"),
+                    "{{backend}}/{{server}}",
+                )
+            ],
+            "s",
+            8,
         ),
         Panel(
             "Up",
@@ -257,8 +306,11 @@ ITSELF = Row(
         ),
         Panel(
             "Changes",
-            "Epochs: drain, start, reload, a worker retired, connections moved between workers.",
-            [Query(f"aegis_epoch{{{ALL}}}", "{{instance}}")],
+            "Epochs: drain, reload, a worker retired, connections moved. A worker below is behind.",
+            [
+                Query(f"aegis_epoch{{{ALL}}}", "{{instance}}"),
+                Query(f"aegis_worker_epoch{{{ALL}}}", "{{instance}} worker {{worker}}"),
+            ],
             "short",
             8,
         ),
@@ -270,14 +322,19 @@ ITSELF = Row(
             8,
         ),
         Panel(
-            "Reports dropped",
-            "Messages that found no room or no peer, and commands not understood.",
+            "Reports dropped, messages ignored",
+            "Found no room or no peer; made no sense, came late, or from nobody we know.",
             [
                 Query(
                     rate("aegis_bus_dropped_total", "instance, worker"), "worker {{worker}} dropped"
                 ),
                 Query(
-                    rate("aegis_bus_errors_total", "instance, worker"), "worker {{worker}} errors"
+                    rate("aegis_bus_errors_total", "instance, worker, why"),
+                    "worker {{worker}} ignored: {{why}}",
+                ),
+                Query(
+                    rate("aegis_bus_ignored_total", "instance, socket, why"),
+                    "{{socket}} ignored: {{why}}",
                 ),
             ],
             "ops",

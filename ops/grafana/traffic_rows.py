@@ -178,6 +178,13 @@ LATENCY = Row(
             8,
         ),
         Panel(
+            "Time to the first byte, by backend",
+            "Without pipes: from what the client said last to what the server says first.",
+            quantiles("aegis_first_byte_seconds", "backend"),
+            "s",
+            8,
+        ),
+        Panel(
             "How long sessions last",
             "Median, p99 and p99.9 of those that have closed, by listener.",
             quantiles("aegis_session_seconds", "listener"),
@@ -189,7 +196,7 @@ LATENCY = Row(
             "How many took how long: what Aegis itself adds. A cell above 100 ms is a stall.",
             [Query(heat("aegis_loop_turn_seconds"), "{{le}}")],
             "s",
-            12,
+            8,
             "heatmap",
         ),
         Panel(
@@ -202,7 +209,7 @@ LATENCY = Row(
                 )
             ],
             "s",
-            12,
+            8,
         ),
     ],
 )

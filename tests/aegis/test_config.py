@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aegis.config import Config, Metrics, config_digest
+from aegis.config import Config, Metrics, config_digest, worker_digest
 from aegis.config_backend import Backend
 from aegis.config_file import config_from_tables, load_config
 from aegis.config_listener import Listener
@@ -116,6 +116,32 @@ def test_a_listener_in_front_of_another_is_no_loop() -> None:
         "backend": [*MINIMAL["backend"], inner],
     }
     assert len(config_from_tables(tables, "a.toml").backends) == 2
+
+
+def test_an_exporter_elsewhere_may_have_a_port_that_is_a_listeners_here() -> None:
+    bus = {"telemetry": "tcp://10.0.0.2:7", "sessions": "tcp://[::1]:7", "keys": "/k"}
+    listener = MINIMAL["listener"][0] | {"bind": "*:7"}
+    config = config_from_tables(MINIMAL | {"bus": bus, "listener": [listener]}, "a.toml")
+    assert config.bus.telemetry == "tcp://10.0.0.2:7"
+
+
+@pytest.mark.parametrize(
+    ("more", "replaces"),
+    [
+        ({"metrics": {"bind": "127.0.0.1:1"}}, False),
+        ({"metrics": {"bind": ""}}, True),
+        ({"bus": {"requests": "tcp://10.0.0.1:7", "keys": ""}}, False),
+        ({"bus": {"telemetry": "tcp://10.0.0.1:7"}}, True),
+        ({"bus": {"keys": "/k"}}, True),
+        ({"workers": 7, "hard_stop_s": 1.0}, False),
+        ({"slabs": 7}, True),
+    ],
+)
+def test_workers_are_replaced_for_what_they_go_by(more: dict[str, Any], replaces: bool) -> None:
+    before = msgspec.convert(MINIMAL, Config)
+    after = msgspec.convert(MINIMAL | more, Config)
+    assert (worker_digest(before) != worker_digest(after)) == replaces
+    assert config_digest(before) != config_digest(after)
 
 
 def test_a_configuration_cannot_be_changed() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from aegis.config import Config, Log, Metrics
 from aegis.config_backend import Backend, Dns, Server
+from aegis.config_bus import Bus
 from aegis.config_file import config_from_tables, load_config
 from aegis.config_health import Health, OutlierDetection
 from aegis.config_listener import Listener, SniRoute
@@ -25,6 +26,7 @@ TABLES: dict[str, type[msgspec.Struct]] = {
     "": Config,
     "metrics": Metrics,
     "log": Log,
+    "bus": Bus,
     "dns": Dns,
     "listener": Listener,
     "listener.sni": SniRoute,
@@ -39,6 +41,7 @@ HEADINGS = {
     "": "Top level",
     "metrics": "`[metrics]`",
     "log": "`[log]`",
+    "bus": "`[bus]`",
     "dns": "`[dns]`",
     "listener": "`[[listener]]`",
     "listener.sni": "`[[listener]]`: `sni`",

@@ -18,7 +18,7 @@ LISTENER_KEYS = (
 )
 ROOT_KEYS = (
     "workers, drain_timeout_s, lame_duck_s, close_spread_s, hard_stop_s, max_sessions, user, "
-    "group, slab_bytes, slabs, kernel_pipes, metrics, log, dns, listener, backend"
+    "group, slab_bytes, slabs, kernel_pipes, metrics, log, bus, dns, listener, backend"
 )
 BACKEND_KEYS = (
     "name, servers, discover, balance, connect_timeout_s, connect_attempts, max_connections, "
@@ -58,6 +58,10 @@ def bind(value: str, metrics: str = "127.0.0.1:9") -> str:
         f'metrics.bind = "{metrics}"\n{VALID}'
         f'[[listener]]\nname = "m"\nbind = "{value}"\nbackend = "b"\n'
     )
+
+
+def bus(more: str, log: str = "") -> str:
+    return f'log.sessions = "{log}"\n[bus]\nkeys = "/etc/aegis/curve"\n{more}\n{VALID}'
 
 
 def servers(value: str, listen: str = "127.0.0.1:2") -> str:
@@ -128,7 +132,7 @@ SHAPES = [
     (f"listener = [[]]\n{BACKEND}", "listener[0] = []: a table"),
     (top("metrics = 8082"), "metrics = 8082: a table"),
     (top("metrics = [{}]"), "metrics = [{}]: a table"),
-    (top("metrics.bind = 8082"), f"metrics.bind = 8082: {TCP_FORMS}"),
+    (top("metrics.bind = 8082"), f'metrics.bind = 8082: "" (no exporter), {TCP_FORMS}'),
     (VALID.replace('name = "l"', ""), f"listener[0].name: missing; {NAME}"),
     (VALID.replace('bind = "127.0.0.1:2"', ""), f"listener[0].bind: missing; {ADDRESS_FORMS}"),
     (VALID.replace('backend = "b"', ""), "listener[0].backend: missing; a string"),
@@ -304,6 +308,47 @@ ADDRESSES = [
     ),
 ]
 
+NO_KEYS = "TCP needs `keys` as well: `aegis-ctl keys DIR` makes some"
+BUS = [
+    (
+        top('bus.requests = "tcp://10.0.0.1:7081"'),
+        f'bus.requests = "tcp://10.0.0.1:7081": {NO_KEYS}',
+    ),
+    (
+        top('bus.telemetry = "10.0.0.1:7081"'),
+        'bus.telemetry = "10.0.0.1:7081": "" (a socket in the runtime directory) or "tcp://" and '
+        '"IPv4:port", "[IPv6]:port", "*:port" or "localhost:port"',
+    ),
+    (
+        bus('telemetry = "tcp://*:7082"'),
+        'bus.telemetry = "tcp://*:7082": a server is one address; a wildcard is only for listening',
+    ),
+    (
+        bus('requests = "tcp://unix:/run/x"'),
+        'bus.requests = "tcp://unix:/run/x": a TCP address is needed here, not a unix socket',
+    ),
+    (top('bus.keys = "curve"'), 'bus.keys = "curve": "" (none) or an absolute path'),
+    (
+        bus('requests = "tcp://*:2"'),
+        'listener[0].bind = "127.0.0.1:2": needs an address of its own; '
+        'bus.requests is "tcp://*:2"',
+    ),
+    (
+        bus('telemetry = "tcp://10.0.0.2:9"\nsessions = "tcp://10.0.0.2:9"'),
+        'bus.sessions = "tcp://10.0.0.2:9": needs an address of its own; '
+        'bus.telemetry is "tcp://10.0.0.2:9"',
+    ),
+    (
+        bus('telemetry = "tcp://10.0.0.2:9"', log="/var/log/sessions"),
+        'bus.sessions = "": needs to be TCP where bus.telemetry is: the exporter writes the '
+        "session log",
+    ),
+    (
+        top('log.sessions = "-"\nmetrics.bind = ""'),
+        'log.sessions = "-": needs metrics.bind: the exporter writes it',
+    ),
+]
+
 NOT_TOML = [
     (b"a = 1\nb = \xff\n", "not UTF-8: byte 0xff at line 2, byte 5"),
     ("workers = \n", "not TOML: Invalid value (at line 1, column 11)"),
@@ -322,7 +367,7 @@ NOT_TOML = [
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [*NUMBERS, *SHAPES, *UNKNOWN_KEYS, *NAMES, *WORDS, *ADDRESSES, *NOT_TOML],
+    [*NUMBERS, *SHAPES, *UNKNOWN_KEYS, *NAMES, *WORDS, *ADDRESSES, *BUS, *NOT_TOML],
 )
 def test_one_mistake_gives_one_line(tmp_path: Path, content: str | bytes, problem: str) -> None:
     assert lines_of(tmp_path, content) == [f"FILE: {problem}"]

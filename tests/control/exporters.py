@@ -12,10 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import NamedTuple
 
+import msgspec
 import zmq
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from aegis import bus
+from aegis.config import Config
+from aegis.config_file import load_config
 from tests.harness import DEADLINE_S, bound_socket, wait_until
 
 CONFIG = """
@@ -41,15 +44,27 @@ class Answer(NamedTuple):
 class Exporter:
     """One exporter process, or what is left of it."""
 
-    def __init__(self, directory: Path, port: int, arguments: list[str], fd: int | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        arguments: list[str],
+        fd: int | None = None,
+        told: Config | None = None,
+    ) -> None:
+        """`told`: the configuration, as the controller tells it."""
         self.port = port
         self._log = TemporaryFile()  # noqa: SIM115 - closed in close()
         command = [sys.executable, "-P", "-W", "error", "-m", "control.exporter"]
         self.child = subprocess.Popen(
             [*command, "--runtime-dir", str(directory), *arguments],
+            stdin=subprocess.PIPE,
             stderr=self._log,
             pass_fds=[] if fd is None else [fd],
         )
+        assert self.child.stdin is not None
+        with self.child.stdin as stdin:
+            stdin.write(b"" if told is None else msgspec.msgpack.encode(told))
 
     def ask(
         self,
@@ -108,10 +123,11 @@ class Place:
         """Start an exporter; a supervised one gets the socket, another must bind the port."""
         if not supervised:
             self.sock.close()
-        fd = self.sock.fileno() if supervised else None
-        given = ["--fd", str(fd)] if fd is not None else ["--config", str(self.config)]
-        exporter = Exporter(self.directory, self.port, given, fd)
-        return self.own(exporter)
+            from_file = ["--config", str(self.config)]
+            return self.own(Exporter(self.directory, self.port, from_file))
+        fd = self.sock.fileno()
+        config = load_config(self.config)
+        return self.own(Exporter(self.directory, self.port, ["--fd", str(fd)], fd, config))
 
     def own(self, exporter: Exporter) -> Exporter:
         """Make sure that it ends with the test."""

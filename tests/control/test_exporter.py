@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 
 from aegis import bus
+from aegis.config_file import load_config
 from aegis.messages import SeatFigures, Supervision
 from aegis.metrics import CATALOGUE
 from aegis.runtime import living
@@ -88,7 +89,8 @@ def test_messages_that_make_no_sense_are_counted_and_ignored(place: Place) -> No
         sock.send(nonsense)
     bus.send(sock, worker_figures(1, accepted=5))
     exporter.await_accepted(5)
-    assert exporter.series()["aegis_exporter_bad_messages_total", ()] == 3
+    ignored = (("socket", "telemetry"), ("why", "malformed"))
+    assert exporter.series()["aegis_bus_ignored_total", ignored] == 3
 
 
 def test_an_exporter_whose_socket_file_was_removed_can_be_found_again(place: Place) -> None:
@@ -238,7 +240,7 @@ def test_a_port_in_use_is_one_plain_line(place: Place) -> None:
     place.directory = place.directory / "another"
     place.directory.mkdir(0o700)
     config = ["--config", str(place.config)]
-    second = place.own(Exporter(place.directory, place.port, config, None))
+    second = place.own(Exporter(place.directory, place.port, config))
     assert second.child.wait(DEADLINE_S) == 1
     where = f"127.0.0.1:{place.port}"
     said = f"aegis-exporter: metrics: cannot bind {where}: the address is in use by another process"
@@ -250,13 +252,15 @@ def test_a_port_in_use_is_one_plain_line(place: Place) -> None:
     ("arguments", "why"),
     [
         (["--fd", "99"], "aegis-exporter: --fd 99: Bad file descriptor\n"),
+        (["--fd", "0"], "aegis-exporter: --fd 0: Socket operation on non-socket\n"),
         (["--config", "/nowhere.toml"], "aegis-exporter: /nowhere.toml: cannot be read: No such"),
     ],
 )
 def test_what_keeps_it_from_starting_is_one_plain_line(
     place: Place, arguments: list[str], why: str
 ) -> None:
-    exporter = place.own(Exporter(place.directory, place.port, arguments, None))
+    told = load_config(place.config)
+    exporter = place.own(Exporter(place.directory, place.port, arguments, told=told))
     assert exporter.child.wait(DEADLINE_S) == 1
     assert exporter.stderr().startswith(why)
     assert exporter.stderr().count("\n") == 1

@@ -3,7 +3,14 @@
 import msgspec
 import pytest
 
-from aegis.figures import CONNECT_BOUNDS_S, CheckFigures, Figures, Histogram
+from aegis.figures import (
+    CONNECT_BOUNDS_S,
+    REPLY_BOUNDS_S,
+    CheckFigures,
+    Figures,
+    Histogram,
+    empty,
+)
 from aegis.lifecycle import Admin, ProxyPhase, SeatState, ServerHealth
 from aegis.limits import HISTORY_S, MAX_EVENTS, STALE_S
 from aegis.messages import BackendState, SeatFigures, ServerState, Supervision
@@ -24,10 +31,11 @@ class Scene:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.state = State(self.now, lambda slot, pid: True, lambda slot, pid: slot + 3)
+        self.state = State(self.now)
         self.observer = Observer()
         self.watcher = Watcher()
         self.restarts: dict[int, int] = {0: 0, -1: 0}
+        self.epochs: dict[int, int] = {}
         self.backends: list[BackendState] = []
         self.phase: ProxyPhase | None = "serving"
         self.seat_state: SeatState = "running"
@@ -40,7 +48,10 @@ class Scene:
         for figures in heard:
             self.state.receive(msgspec.msgpack.encode(figures), self.now)
         if self.phase is not None:
-            seats = [SeatFigures(s, self.seat_state, count) for s, count in self.restarts.items()]
+            seats = [
+                SeatFigures(slot, self.seat_state, count, self.epochs.get(slot))
+                for slot, count in self.restarts.items()
+            ]
             supervision = Supervision(self.phase, 7, seats, self.backends)
             self.state.receive(msgspec.msgpack.encode(supervision), self.now)
         snapshot = self.state.snapshot()
@@ -158,6 +169,35 @@ def test_latency_is_that_of_the_last_seconds_and_of_each_server(scene: Scene) ->
     assert next(each for each in picture.latency if each.name == "connect").p50 is None
     (server,) = picture.backends[0].servers
     assert server.connect.p50 is not None, "pipes connect seldom: a server's window is longer"
+
+
+def test_a_servers_answers_are_its_replies_on_pipes_and_its_first_bytes_without(
+    scene: Scene,
+) -> None:
+    figures = worker_figures(1, accepted=1)
+    scene.second(figures)
+    figures.servers[0].first_byte_seconds.observe(0.15, REPLY_BOUNDS_S)
+    (server,) = scene.second(figures).backends[0].servers
+    assert server.answer.p50 == pytest.approx(0.15, abs=0.05)
+    for _ in range(99):
+        figures.pools[0].reply_seconds[SERVER].observe(0.00025, REPLY_BOUNDS_S)
+    figures.pools[0].reply_seconds["another"] = empty(REPLY_BOUNDS_S)
+    figures.pools[0].reply_seconds["another"].observe(4.0, REPLY_BOUNDS_S)
+    (server,) = scene.second(figures).backends[0].servers
+    assert server.answer.p50 == pytest.approx(0.00025, abs=0.0001)
+    assert server.answer.p999 == pytest.approx(0.2, abs=0.01)
+    assert server.connect.p50 is None
+
+
+def test_requests_in_flight_broken_protocols_and_applied_changes_are_shown(scene: Scene) -> None:
+    scene.epochs[0] = 6
+    figures = worker_figures(1, accepted=1)
+    figures.pools[0].in_flight = 17
+    figures.pools[0].errors["client"]["http"] = 3
+    picture = scene.second(figures)
+    (pool,) = picture.backends[0].pools
+    assert (pool.in_flight, pool.errors) == (17, {"client http": 3})
+    assert [(lane.epoch, picture.epoch) for lane in picture.workers] == [(6, 7)]
 
 
 # --- health and findings ---------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What an exporter leaves to the next one, so that counters do not fall when it is killed."""
 
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,8 @@ from aegis import bus, metrics
 from aegis.figures import Histogram
 from aegis.lifecycle import Phase
 from aegis.limits import FOLD_AFTER_S
-from aegis.runtime import EXPORTER_LEDGER_FILE, Claim, take_claim
+from aegis.messages import Supervision
+from aegis.runtime import EXPORTER_LEDGER_FILE
 from control.exporter.collector import all_series
 from control.exporter.ledger import Ledger
 from control.exporter.state import State
@@ -40,7 +40,7 @@ def told(clock: Clock) -> Clock:
 def test_the_next_one_knows_what_the_last_one_knew(tmp_path: Path) -> None:
     clock = told(Clock())
     Ledger(tmp_path).write(clock.state.snapshot())
-    successor = State(clock.now, lambda slot, pid: pid == 2)
+    successor = State(clock.now)
     successor.restore(*Ledger(tmp_path).read())
     assert all_series(successor.snapshot(), clock.now) == clock.series
     figures = worker_figures(2, accepted=250)
@@ -52,11 +52,13 @@ def test_the_next_one_knows_what_the_last_one_knew(tmp_path: Path) -> None:
 def test_a_worker_that_died_meanwhile_keeps_what_it_had_counted(tmp_path: Path) -> None:
     clock = told(Clock())
     Ledger(tmp_path).write(clock.state.snapshot())
-    successor = State(clock.now, lambda slot, pid: False)
+    successor = State(clock.now)
     successor.restore(*Ledger(tmp_path).read())
-    successor.fold(clock.now + FOLD_AFTER_S + 1)
+    later = clock.now + FOLD_AFTER_S + 1
+    successor.receive(msgspec.msgpack.encode(Supervision("serving", 1, [])), later)
+    successor.fold(later)
     assert successor.snapshot().processes == ()
-    series = all_series(successor.snapshot(), clock.now + FOLD_AFTER_S + 1)
+    series = all_series(successor.snapshot(), later)
     assert series[metrics.SESSIONS, ("0", "front")] == (300,)
 
 
@@ -76,7 +78,7 @@ def test_a_file_that_is_foreign_or_broken_is_no_reason_to_fail(
     path.write_bytes(good.replace(b"aegis_sessions_total", b"aegis_something_else"))
     folded, processes = ledger.read()
     assert (metrics.SESSIONS, ("0", "front")) not in folded[0]
-    assert folded[0][metrics.BUS_ERRORS, ("0",)] == (0,)
+    assert folded[0][metrics.BUS_ERRORS, ("0", "old")] == (0,)
     assert len(processes) == 1
 
 
@@ -90,10 +92,8 @@ def test_a_disk_that_is_full_costs_one_warning(
 
 
 def test_counters_go_on_when_the_exporter_and_a_worker_are_gone(place: Place) -> None:
-    """Ours is the living worker: with none the file goes as well."""
     first = place.serving()
     sock = place.push_socket()
-    take_claim(place.directory, Claim("worker", os.getpid(), slot=7))
     bus.send(sock, worker_figures(1, phase="stopped", accepted=100))
     bus.send(sock, worker_figures(2, accepted=20))
     first.await_accepted(120)
@@ -113,6 +113,10 @@ def test_the_file_goes_with_the_last_worker(place: Place) -> None:
     exporter = place.serving()
     kept = place.directory / EXPORTER_LEDGER_FILE
     wait_until(kept.exists, "the file")
+    bus.send(place.push_socket(), worker_figures(1, accepted=1))
+    exporter.await_accepted(1)
+    bus.send(place.push_socket(), worker_figures(1, phase="stopped", accepted=2))
+    exporter.await_accepted(2)
     assert exporter.end() == 0
     assert not kept.exists()
     assert not kept.with_suffix(".new").exists()

@@ -1,6 +1,7 @@
 """What the exporter makes of telemetry: sums over processes, gauges of the living, verdicts."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from aegis import metrics
 from aegis.addresses import parse_address
 from aegis.config import Metrics
 from aegis.figures import (
+    REPLY_BOUNDS_S,
     BackendFigures,
     CheckFigures,
     Figures,
@@ -25,7 +27,9 @@ from aegis.figures import (
     PoolFigures,
     ServerFigures,
     TlsFigures,
+    empty,
 )
+from aegis.inbox import Why
 from aegis.lifecycle import CLOSE_REASONS, Phase, ProxyPhase
 from aegis.limits import FOLD_AFTER_S, HEARTBEAT_S, STALE_S
 from aegis.messages import BackendState, SeatFigures, ServerState, Supervision
@@ -38,17 +42,38 @@ SERVER = "127.0.0.1:6379"
 
 
 def worker_figures(
-    pid: int, *, slot: int = 0, phase: Phase = "serving", accepted: int = 0, turns: int = 0
+    pid: int,
+    *,
+    slot: int = 0,
+    phase: Phase = "serving",
+    accepted: int = 0,
+    turns: int = 0,
+    started: float = 0.0,
 ) -> Figures:
     """Return what a worker with one listener and one server would say."""
     listener = ListenerFigures("front", sessions=1, accepted=accepted, bytes=[7, 9])
     server = ServerFigures("db", SERVER, connections=1, connects=accepted)
     backend = BackendFigures("db", open=1, busy=1)
     pool = PoolFigures(
-        "db", "resp", {"idle": 1}, opened=1, pins={"multi": 1}, losses={"server_lost": 1}
+        "db",
+        "resp",
+        {"idle": 1},
+        opened=1,
+        reply_seconds={SERVER: empty(REPLY_BOUNDS_S)},
+        pins={"multi": 1},
+        losses={"server_lost": 1},
     )
     figures = Figures(
-        slot, pid, phase, [listener], [server], slabs=4, backends=[backend], pools=[pool]
+        slot,
+        pid,
+        phase,
+        [listener],
+        [server],
+        slabs=4,
+        cpu=slot + 3,
+        started=started,
+        backends=[backend],
+        pools=[pool],
     )
     figures.limits = [LimitFigures("listener:front", open=1)]
     figures.client_tls = [TlsFigures("front", errors={"EOF": 1})]
@@ -58,18 +83,20 @@ def worker_figures(
 
 
 class Clock:
-    """A state that is told what to hear and when, and who is alive."""
+    """A state that is told what to hear and when, and by a controller who is alive."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self.alive: set[int] = set()
-        self.state = State(self.now, lambda slot, pid: pid in self.alive)
+        self.state = State(self.now)
 
-    def hear(self, message: Figures | Supervision) -> None:
-        self.state.receive(msgspec.msgpack.encode(message), self.now)
+    def hear(self, message: Figures | Supervision) -> Why | None:
+        return self.state.receive(msgspec.msgpack.encode(message), self.now)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds: float, *, controlled: bool = True) -> None:
         self.now += seconds
+        if controlled:
+            self.hear(Supervision("serving", 1, [], workers=sorted(self.alive)))
         self.state.fold(self.now)
 
     @property
@@ -111,7 +138,7 @@ def test_a_worker_that_stopped_or_died_leaves_its_counters_and_takes_its_gauges(
     clock = Clock()
     clock.hear(worker_figures(1, phase="stopped", accepted=5))
     clock.hear(worker_figures(2, accepted=3))
-    clock.wait(STALE_S + 0.1)
+    clock.wait(STALE_S + 0.1, controlled=False)
     assert clock.accepted() == 8
     assert (metrics.SESSIONS_ACTIVE, ("0", "front")) not in clock.series
     assert clock.series[metrics.WORKER_PHASE, ("0", "serving")] == (0,)
@@ -145,11 +172,34 @@ def test_a_stopped_process_that_goes_on_after_long_is_not_counted_twice() -> Non
     assert clock.accepted() == 6
 
 
+def test_without_a_controller_that_says_so_nobody_is_taken_for_dead() -> None:
+    clock = Clock()
+    clock.hear(worker_figures(1, accepted=5))
+    clock.wait(FOLD_AFTER_S * 100, controlled=False)
+    clock.hear(worker_figures(1, accepted=6))
+    assert clock.accepted() == 6
+
+
 def test_another_process_with_the_pid_of_a_dead_one_is_counted_beside_it() -> None:
     clock = Clock()
-    clock.hear(worker_figures(1, accepted=5, turns=50))
-    clock.hear(worker_figures(1, accepted=2, turns=3))
+    clock.hear(worker_figures(1, accepted=5, started=1.0))
+    clock.hear(worker_figures(1, accepted=2, started=2.0))
     assert clock.accepted() == 7
+    assert clock.hear(worker_figures(1, accepted=5, started=1.0)) == "old"
+    assert clock.accepted() == 7
+
+
+def test_what_comes_late_or_twice_is_ignored() -> None:
+    clock = Clock()
+    clock.hear(worker_figures(1, accepted=5, turns=50))
+    assert clock.hear(worker_figures(1, accepted=3, turns=30)) == "old"
+    assert clock.accepted() == 5
+    clock.hear(worker_figures(1, accepted=6, phase="stopped", turns=60))
+    assert clock.hear(worker_figures(1, accepted=5, turns=50)) == "old"
+    assert clock.accepted() == 6
+    clock.hear(Supervision("serving", 7, [], since=2.0))
+    assert clock.hear(Supervision("draining", 9, [], since=1.0)) == "old", "a dead controller's"
+    assert clock.series[metrics.EPOCH, ()] == (7,)
 
 
 def test_thousands_of_replacements_take_no_more_memory_than_one() -> None:
@@ -233,7 +283,7 @@ def test_what_has_not_happened_yet_is_exported_as_zero() -> None:
 def test_the_controllers_gauges_go_with_it_and_its_counters_stay() -> None:
     clock = Clock()
     seats = [
-        SeatFigures(0, "running", 2),
+        SeatFigures(0, "running", 2, epoch=6),
         SeatFigures(1, "flapping", 9),
         SeatFigures(-1, "running", 1),
     ]
@@ -242,11 +292,14 @@ def test_the_controllers_gauges_go_with_it_and_its_counters_stay() -> None:
     assert series[metrics.PHASE, ("starting",)] == (1,)
     assert series[metrics.PHASE, ("serving",)] == (0,)
     assert series[metrics.EPOCH, ()] == (7,)
+    assert series[metrics.WORKER_EPOCH, ("0",)] == (6,)
+    assert (metrics.WORKER_EPOCH, ("1",)) not in series, "nothing is reported of it"
     assert series[metrics.WORKER_STATE, ("1", "flapping")] == (1,)
     assert series[metrics.WORKER_STATE, ("1", "running")] == (0,)
     assert series[metrics.WORKER_PHASE, ("1", "serving")] == (0,)
-    clock.wait(STALE_S + 0.1)
-    assert names_of(clock.series) & {"aegis_phase", "aegis_epoch", "aegis_worker_state"} == set()
+    clock.wait(STALE_S + 0.1, controlled=False)
+    of_controller = {"aegis_phase", "aegis_epoch", "aegis_worker_epoch", "aegis_worker_state"}
+    assert names_of(clock.series) & of_controller == set()
     assert clock.series[metrics.WORKER_RESTARTS, ("1",)] == (9,)
     assert clock.series[metrics.EXPORTER_RESTARTS, ()] == (1,)
 
@@ -255,7 +308,7 @@ def test_a_slot_that_the_controller_no_longer_has_is_not_mourned() -> None:
     clock = Clock()
     clock.hear(worker_figures(1, slot=1, phase="stopped", accepted=5))
     clock.hear(worker_figures(2))
-    clock.wait(STALE_S + 0.1)
+    clock.wait(STALE_S + 0.1, controlled=False)
     clock.hear(worker_figures(2))
     assert (metrics.TELEMETRY_AGE, ("1",)) in clock.series
     clock.hear(Supervision("serving", 1, [SeatFigures(0, "running", 0)]))
@@ -276,7 +329,7 @@ def test_of_servers_the_controllers_counters_stay_too() -> None:
     clock.hear(Supervision("serving", 7, [], one_server()))
     assert clock.series[metrics.SERVER_UP, ("db", SERVER)] == (False,)
     assert clock.series[metrics.BACKEND_PANIC, ("db",)] == (True,)
-    clock.wait(STALE_S + 0.1)
+    clock.wait(STALE_S + 0.1, controlled=False)
     assert names_of(clock.series) & {"aegis_server_up", "aegis_server_weight"} == set()
     assert clock.series[metrics.SERVER_CHECKS, ("db", SERVER, "failed")] == (2,)
     assert clock.series[metrics.SERVER_EJECTIONS, ("db", SERVER)] == (3,)
@@ -288,15 +341,16 @@ def test_of_servers_the_controllers_counters_stay_too() -> None:
 
 def broken_messages() -> dict[str, bytes]:
     encode = msgspec.msgpack.encode
-    unfit: list[Figures] = [worker_figures(1) for _ in range(8)]
+    unfit: list[Figures] = [worker_figures(1) for _ in range(9)]
     unfit[0].listeners[0].bytes = [1]
     unfit[1].servers[0].connect_seconds = Histogram([1, 2])
     unfit[2].turn_seconds = Histogram([])
     unfit[3].listeners[0].session_seconds = Histogram([1])
-    unfit[4].pools[0].reply_seconds = Histogram([1])
-    unfit[5].pools[0].wait_seconds = Histogram([1])
+    unfit[4].pools[0].reply_seconds[SERVER] = Histogram([1])
+    unfit[5].backends[0].wait_seconds = Histogram([1])
     unfit[6].cpu_seconds = []
-    unfit[7].server_tls[0].seconds = Histogram([1])
+    unfit[7].servers[0].first_byte_seconds = Histogram([1, 2])
+    unfit[8].server_tls[0].seconds = Histogram([1])
     states = one_server()
     states[0].servers[0].figures.seconds = Histogram([1])
     return {
@@ -313,7 +367,11 @@ def broken_messages() -> dict[str, bytes]:
         "other reply buckets": encode(unfit[4]),
         "other wait buckets": encode(unfit[5]),
         "no CPU time": encode(unfit[6]),
-        "other handshake buckets": encode(unfit[7]),
+        "nested without end": b"\x91" * 100_000,
+        "not UTF-8": encode(worker_figures(1)).replace(b"serving", b"\xff" * 7),
+        "other first byte buckets": encode(unfit[7]),
+        "a third party": encode(worker_figures(1)).replace(b"\xa6client", b"\xa6nobody"),
+        "other handshake buckets": encode(unfit[8]),
         "other check buckets": encode(Supervision("serving", 1, [], states)),
         "no slot": encode(worker_figures(1, slot=-1)),
         "no possible slot": encode(worker_figures(1, slot=10**6)),
@@ -325,8 +383,8 @@ def test_a_message_that_makes_no_sense_is_counted_and_changes_nothing_else(kind:
     clock = Clock()
     clock.hear(worker_figures(1, accepted=5))
     before = clock.series
-    clock.state.receive(broken_messages()[kind], clock.now)
-    assert clock.series == before | {(metrics.BAD_MESSAGES, ()): (1,)}
+    assert clock.state.receive(broken_messages()[kind], clock.now) == "malformed"
+    assert clock.series == before
 
 
 # --- output ----------------------------------------------------------------------------------
@@ -338,9 +396,9 @@ def full_snapshot() -> Snapshot:
         0.0  # so that nothing is fresh for a collector with a real clock but what it is told
     )
     clock.hear(worker_figures(1, accepted=5))
-    seats = [SeatFigures(0, "running", 0), SeatFigures(-1, "running", 0)]
+    seats = [SeatFigures(0, "running", 0, 1), SeatFigures(-1, "running", 0)]
     clock.hear(Supervision("serving", 1, seats, one_server()))
-    return clock.state.snapshot()
+    return replace(clock.state.snapshot(), ignored={"telemetry": {"malformed": 2}})
 
 
 def test_every_metric_of_the_catalogue_has_series_with_its_labels() -> None:

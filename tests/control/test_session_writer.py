@@ -221,6 +221,19 @@ def test_nonsense_is_ignored(directory: Path) -> None:
         lines(file, 1)
 
 
+@pytest.mark.parametrize("form", ["tcplog", "json"])
+@pytest.mark.parametrize("instant", [1e300, 1e15, float("inf"), float("nan")])
+def test_a_time_that_no_calendar_has_is_nonsense_too(
+    instant: float, form: str, directory: Path
+) -> None:
+    path = directory / "log"
+    with writing(directory, path, sessions_format=form) as writer:
+        assert writer.tell(SessionBatch(1, instant, [RECORD]))
+        assert writer.tell()
+        assert lines(path, 1)
+        assert writer.log.inbox.ignored["malformed"] == 1
+
+
 def test_the_socket_is_bound_again_when_its_file_goes(directory: Path) -> None:
     file = directory / "sessions.log"
     with writing(directory, file):

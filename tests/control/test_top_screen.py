@@ -19,7 +19,7 @@ from control.exporter.picture import (
 def lane(slot: int, **more: object) -> Lane:
     fields: dict[str, object] = {
         "slot": slot, "pid": 100 + slot, "cpu": slot, "phase": "serving", "state": "running",
-        "retired": False, "restarts": 0, "heard_s": 0.5, "load": 0.1,
+        "retired": False, "restarts": 0, "epoch": 3, "heard_s": 0.5, "load": 0.1,
         "lag_s": 0.001, "sessions": 1, "sessions_per_s": 1.0, "memory_bytes": 40_000_000,
         "slabs": 256, "slabs_used": 0, "slab_shortages_per_s": 0.0,
     }  # fmt: skip
@@ -27,8 +27,9 @@ def lane(slot: int, **more: object) -> Lane:
 
 
 def picture(lanes: list[Lane], events: int = 0) -> Shown:
-    server = Server("10.0.0.5:6379", "down", 0.0, "ECONNREFUSED", 7, 8.0, 9.0, Quantiles("connect"))
-    pool = Pool("resp", {"idle": 2, "alone": 1}, 0.0, None, {}, 0.0, {}, 0.0)
+    times = Quantiles("connect"), Quantiles("answer", 1.0, 0.002, 0.125)
+    server = Server("10.0.0.5:6379", "down", 0.0, "ECONNREFUSED", 7, 8.0, 9.0, *times)
+    pool = Pool("resp", {"idle": 2, "alone": 1}, 0.0, None, 41, {}, 0.0, {}, 0.0, {})
     return Shown(
         at=0.0, version="1", phase="serving", epoch=3, unhealthy="", not_ready="",
         findings=[Finding("server", "bad", "Server 10.0.0.5:6379 of db is down: ECONNREFUSED")],
@@ -59,8 +60,10 @@ def test_what_stands_out_comes_first_and_every_part_is_there() -> None:
     assert "from clients 1 MB/s · from servers 2 GB/s · connect p99 250 ms" in lines[0]
     assert lines[1] == "! Server 10.0.0.5:6379 of db is down: ECONNREFUSED"
     whole = "\n".join(lines)
-    for word in ("connect_failed 4/s", "db/10.0.0.5:6379", "2 idle 1 alone", "1.5 s", "event 1"):
+    for word in ("connect_failed 4/s", "db/10.0.0.5:6379", "2 idle 1 alone", " 41 ", "1.5 s"):
         assert word in whole
+    assert " 2 ms " in whole, "the server's median"
+    assert " 125 ms " in whole, "the server's p99"
     assert whole.index("event 1") < whole.index("event 0"), "the newest first"
 
 

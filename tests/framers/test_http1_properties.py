@@ -208,7 +208,7 @@ def judged(stream: bytes) -> list[str]:
             end = follow(Http1().requests(), stream, cut)
             found.append("more" if end is None else "")
         except RefusedError as error:
-            found.append(error.why)
+            found.append(error.kind)
     return found
 
 

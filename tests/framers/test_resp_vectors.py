@@ -62,7 +62,8 @@ def frames_of(framer: Framer, stream: bytes, cuts: Iterable[int] = ()) -> list[F
             need = 1
             if special is not None:
                 assert stop < special.end <= end
-                if special.why == "protocol":
+                if special.verdict is Verdict.REFUSE and special.why in {"malformed", "too_long"}:
+                    # Behind other requests an error is refused in its turn: it comes to the same.
                     return [*frames, ("ERROR",)]
                 taken = bytes(data[stop : special.end])
                 frames.append((special.verdict.name, taken, *special[2:5]))

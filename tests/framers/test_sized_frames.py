@@ -64,7 +64,7 @@ def test_how_much_is_missing_is_told() -> None:
 def test_a_wrong_frame_is_refused_behind_those_that_are_right_and_else_an_error() -> None:
     data = bytearray(b"k\x01a\x00\x01b")
     requests = Short().requests()
-    refusal = Special(Verdict.REFUSE, 6, "protocol", Short().error("protocol_error"))
+    refusal = Special(Verdict.REFUSE, 6, "malformed", Short().error("protocol_error"))
     assert requests.scan(data, 0, 6) == (3, 1, refusal)
     with pytest.raises(ProtocolError):
         requests.scan(data, 3, 6)

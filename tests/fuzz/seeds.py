@@ -20,6 +20,7 @@ from aegis.messages import (
     Stop,
     Supervision,
 )
+from aegis.session_records import SessionBatch, SessionRecord
 from tests.aegis.test_client_hello import NAMED, openssl_hello, records
 from tests.aegis.test_proxy_protocol import VECTORS as HEADERS
 from tests.framers.test_http1_vectors import REPLIES, REQUESTS
@@ -88,11 +89,12 @@ def _messages() -> list[msgspec.Struct]:
             2,
             "drained",
             3.5,
+            0.5,
             servers={"chronos": [ServerWish("127.0.0.1:8080", 50, cut_at=4.5)]},
             shares={7: {"chronos": 8}},
             retired={9: 1.5},
         ),
-        Report(1, 2, 0, "0123456789abcdef", {"http": 3}, figures),
+        Report(1, 2, "0123456789abcdef", {"http": 3}, figures),
         figures,
         Supervision("serving", 2, []),
         StatusRequest(),
@@ -101,4 +103,5 @@ def _messages() -> list[msgspec.Struct]:
         Stop(now=True),
         Accepted(3),
         Refused("why"),
+        SessionBatch(0, 1.7e9, [SessionRecord("127.0.0.1:4000", "http", 5.5)]),
     ]

@@ -26,6 +26,8 @@ from aegis.framers.contract import Framer
 from aegis.framers.registry import make_framer
 from aegis.messages import Boot, Desired, Reply, Report, Request, Status, Telemetry
 from aegis.proxy_protocol import MAX_V1_BYTES, HeaderParser, ProxyProtocolError
+from aegis.session_records import SessionBatch
+from control.exporter.session_lines import LINES, NO_INSTANT
 from tests.fuzz.splits import OVER, followed, kept, pieces, replies_of, requests_of
 
 Target = Callable[[bytes], None]
@@ -147,6 +149,12 @@ def check_message(data: bytes) -> None:
         except UNREADABLE:
             continue
         msgspec.msgpack.encode(message)
+    try:
+        batch = msgspec.msgpack.decode(data, type=SessionBatch)
+        lines = [line(batch, record) for line in LINES.values() for record in batch.records]
+    except (*UNREADABLE, *NO_INSTANT):
+        return
+    "".join(lines).encode()
 
 
 def _framer_target(protocol: str, check: Callable[[Framer, bytes], None]) -> Target:

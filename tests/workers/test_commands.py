@@ -2,11 +2,14 @@
 
 import os
 import random
+from pathlib import Path
 from time import monotonic
 
 import msgspec
 import pytest
 
+from aegis.config_bus import Bus
+from aegis.curve import make_keys
 from aegis.messages import Desired
 from tests.harness import KINDS, Kind, Rig, receive, receive_all
 
@@ -149,7 +152,7 @@ def test_garbage_on_the_bus_is_counted_and_ignored(rig: Rig, rng: random.Random)
     for message in messages:
         proxy.bus.commands.send(message)
     figures = proxy.figures()
-    assert figures.bus_errors == len(messages)
+    assert figures.bus_errors == {"malformed": len(messages), "old": 0, "foreign": 0}
     client, server = proxy.pair(upstream)
     client.sendall(b"unmoved")
     assert receive(server, 7) == b"unmoved"
@@ -169,4 +172,25 @@ def test_nobody_on_the_bus_slows_nothing(telemetry: bool, rig: Rig) -> None:
         assert proxy.figures().sessions == 1
         return
     proxy.bus = rig.controller_bus()  # a worker heals by itself when there is one again
+    assert proxy.figures().sessions == 1
+
+
+@pytest.mark.parametrize("peer", ["says nothing", "is not there", "cannot be reached"])
+def test_an_exporter_over_tcp_that_is_of_no_use_slows_nothing(
+    peer: str, rig: Rig, tmp_path: Path
+) -> None:
+    make_keys(tmp_path / "curve")
+    silent = rig.upstream()  # which accepts in its backlog and never reads
+    where = {
+        "says nothing": silent.address,
+        "is not there": rig.refused_address(),
+        "cannot be reached": "192.0.2.1:7",  # nobody's (RFC 5737)
+    }
+    upstream = rig.upstream()
+    bus = Bus(telemetry=f"tcp://{where[peer]}", keys=str(tmp_path / "curve"))
+    proxy = rig.proxy(upstream.address, bus=bus, telemetry=False)
+    client, server = proxy.pair(upstream)
+    for _ in range(1000):
+        client.sendall(b"ping")
+        assert receive(server, 4) == b"ping"
     assert proxy.figures().sessions == 1

@@ -4,6 +4,7 @@ import socket
 from time import monotonic
 
 from aegis.messages import ServerWish
+from tests.faults.scripted import expect, sharing
 from tests.harness import DEADLINE_S, Proxy, Rig, Upstream, is_silent, receive, receive_all, reset
 
 
@@ -37,6 +38,21 @@ def test_a_server_that_appears_gets_sessions_and_one_that_goes_keeps_those_it_ha
     proxy.figures_when(lambda f: len(f.servers) == 1, "the first server is forgotten")
     proxy.want(wish(first), wish(second, 0))
     opens_on(proxy, first)
+
+
+def test_reply_times_of_a_server_are_forgotten_with_it(rig: Rig) -> None:
+    first, second = rig.upstream(), rig.upstream()
+    proxy = sharing(rig, "line", first)
+    client = proxy.connect()
+    client.sendall(b"question\n")
+    server = first.accept()
+    expect(server, b"question\n")
+    server.sendall(b"answer\n")
+    expect(client, b"answer\n")
+    assert list(proxy.figures().pools[0].reply_seconds) == [first.address]
+    proxy.want(wish(second))
+    figures = proxy.figures_when(lambda f: len(f.servers) == 1, "the first server is forgotten")
+    assert not figures.pools[0].reply_seconds
 
 
 def test_sessions_are_cut_at_the_instant_and_no_sooner(rig: Rig) -> None:

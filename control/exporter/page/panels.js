@@ -106,12 +106,14 @@ function named(main, aside) {
 
 const above = (value, warn, bad) => (value >= bad ? "bad" : value >= warn ? "warn" : "");
 
-function workerText(worker) {
+function workerText(worker, now) {
   if (!worker.pid) return `${worker.state ?? "gone"}: no process is heard`;
-  const state = worker.state && worker.state !== "running" ? `, ${worker.state}` : "";
+  const seat = worker.state && worker.state !== "running" ? `, ${worker.state}` : "";
   const times = worker.restarts ? `, ${plural(worker.restarts, "restart", "restarts")}` : "";
   const retired = worker.retired ? ", replaced" : "";
-  return `pid ${worker.pid}, ${worker.phase}${retired}${state}${times}`;
+  const behind = known(worker.epoch) && worker.epoch < now.epoch;
+  const change = behind ? `, has applied change ${worker.epoch} of ${now.epoch}` : "";
+  return `pid ${worker.pid}, ${worker.phase}${retired}${seat}${times}${change}`;
 }
 
 const CORES = [
@@ -121,7 +123,7 @@ const CORES = [
   ),
   {
     update: (cell, worker) => {
-      setText(cell, `${worker.slot}: ${workerText(worker)}`);
+      setText(cell, `${worker.slot}: ${workerText(worker, state.now)}`);
       setTone(cell, !worker.pid || worker.state === "flapping" ? "bad" : "");
     },
   },
@@ -179,8 +181,9 @@ const SERVERS = [
     (server) => count(server.errors_per_s),
     (server) => (server.errors_per_s ? "bad" : ""),
   ),
-  number((server) => duration(server.connect.p50)),
   number((server) => duration(server.connect.p99)),
+  number((server) => duration(server.answer.p50)),
+  number((server) => duration(server.answer.p99)),
 ];
 
 const LISTENERS = [
@@ -246,7 +249,8 @@ function updatePool(node, pool) {
     : "";
   const flow = known(pool.requests_per_s) ? `, ${count(pool.requests_per_s)} requests/s` : "";
   const small = node.querySelector("small");
-  setText(small, `${plural(total, "pipe", "pipes")}${flow}${waiting}`);
+  const owed = pool.in_flight ? `, ${count(pool.in_flight)} in flight` : "";
+  setText(small, `${plural(total, "pipe", "pipes")}${flow}${owed}${waiting}`);
   setTone(small, backend.waiting ? "warn" : "");
   for (const part of node.querySelectorAll(".bar span")) {
     part.style.width = `${(100 * (pipes[part.dataset.state] ?? 0)) / (total || 1)}%`;
@@ -258,7 +262,8 @@ function updatePool(node, pool) {
   );
   const pins = Object.entries(pool.pins).map(([why, times]) => [`pinned: ${why}`, count(times)]);
   const losses = Object.entries(pool.losses).map(([why, times]) => [`lost: ${why}`, count(times)]);
-  showKeys(node.querySelector(".pins"), [...pins, ...losses], false);
+  const errors = Object.entries(pool.errors).map(([what, times]) => [`error: ${what}`, count(times)]);
+  showKeys(node.querySelector(".pins"), [...pins, ...losses, ...errors], false);
 }
 
 function showKeys(list, pairs, states) {
