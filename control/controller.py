@@ -22,19 +22,21 @@ from aegis.errors import AegisError
 from aegis.lifecycle import ProxyPhase
 from aegis.limits import HEARTBEAT_S, STALE_S, TICK_S
 from aegis.messages import (
-    ControllerStatus,
     Refused,
     Reply,
     Report,
     Request,
     SeatFigures,
-    Status,
     StatusRequest,
     Stop,
     Supervision,
 )
 from aegis.runtime import living, remove_sockets
 from aegis.session_messages import SessionRequest
+from aegis.status_messages import (
+    ControllerStatus,
+    Status,
+)
 from control import privileges
 from control.bus import ControllerBus
 from control.cores import usable_cores

@@ -1,7 +1,7 @@
 """What each worker has and wants of each limit, as it has last reported."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from aegis.config import Config
@@ -28,7 +28,7 @@ def session_limits(config: Config) -> dict[str, int]:
 
 
 def needs_of(
-    processes: Iterable[Process], shares: Shares, is_leaving: Callable[[Process], bool]
+    processes: Iterable[Process], shares: Shares, retired: Container[int]
 ) -> dict[str, dict[int, Need]]:
     """Return name -> pid -> need, for all limits and all living workers."""
     needs: dict[str, dict[int, Need]] = {name: {} for name in shares.limits}
@@ -46,7 +46,7 @@ def needs_of(
                 use.open,
                 use.busy,
                 use.waiting,
-                leaving=is_leaving(process),
+                leaving=process.hung or process.pid in retired,
                 least=use.least,
             )
     return needs

@@ -5,7 +5,14 @@ from time import monotonic
 
 from aegis.figures import Figures, ServerFigures
 from aegis.limits import WEIGHT_UNIT
-from aegis.messages import BackendState, BackendStatus, ServerState, ServerStatus
+from aegis.messages import (
+    BackendState,
+    ServerState,
+)
+from aegis.status_messages import (
+    BackendStatus,
+    ServerStatus,
+)
 from control.known_backend import KnownBackend
 from control.known_server import KnownServer
 from control.servers import Servers

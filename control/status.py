@@ -3,7 +3,7 @@
 from aegis.config import Config
 from aegis.figures import Figures
 from aegis.lifecycle import Phase, ProxyPhase
-from aegis.messages import (
+from aegis.status_messages import (
     ControllerStatus,
     ExporterStatus,
     ListenerStatus,

@@ -27,7 +27,7 @@ from control.needs import holders_of, needs_of, opened_by, session_limits
 from control.process import Process, spawn_worker
 from control.seat import Seat
 from control.servers import Servers
-from control.shares import Need, Shares
+from control.shares import Shares
 from control.slots import Slots
 
 log = logging.getLogger(__name__)
@@ -200,18 +200,14 @@ class Supervisor:
 
     def share(self, epoch: int) -> None:
         """Move connections to the workers whose clients wait; `epoch` is the one now in force."""
-        if self.shares.move(self._needs(), epoch + 1):
+        if self.shares.move(needs_of(self.processes, self.shares, self.retired), epoch + 1):
             self._changed()
 
     def limit(self) -> None:
         """Go by the limits that there are now."""
         limits = self.servers.limits | session_limits(self.config)
         if limits != self.shares.limits:
-            holders = holders_of(self.figures)
-            self.shares.reconfigure(limits, holders, self._changed())
-
-    def _needs(self) -> dict[str, dict[int, Need]]:
-        return needs_of(self.processes, self.shares, lambda p: p.pid in self.retired or p.hung)
+            self.shares.reconfigure(limits, holders_of(self.figures), self._changed())
 
     # --- processes -----------------------------------------------------------------------------
 
@@ -396,11 +392,8 @@ class Supervisor:
 
     def _close_what_is_not_wanted(self) -> None:
         wanted = {parse_address(listener.bind).text for listener in self.config.listeners}
-        for process in self.processes:
-            if process.pid not in self.retired:
-                wanted |= set(process.binds.values())
-        if self.slots.addresses() - wanted:
-            self.slots.keep_only(wanted)
+        wanted.update(*(p.binds.values() for p in self.processes if p.pid not in self.retired))
+        self.slots.keep_only(wanted)
 
     def close(self) -> None:
         """Close the sockets; connections still queued there are reset."""

@@ -27,7 +27,15 @@ import psutil
 import pytest
 
 from aegis import bus
-from aegis.messages import Reply, Request, Status, StatusRequest, WorkerStatus
+from aegis.messages import (
+    Reply,
+    Request,
+    StatusRequest,
+)
+from aegis.status_messages import (
+    Status,
+    WorkerStatus,
+)
 from tests.harness import DEADLINE_S, wait_until
 
 CTL = Path(sys.executable).with_name("aegis-ctl")

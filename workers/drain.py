@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from aegis.figures import Figures
 from aegis.limits import CUTS_LISTED, REFUSE_SETTLE_S
-from aegis.messages import Cut
+from aegis.status_messages import Cut
 from workers.listener import AnySession, Listener
 from workers.session import Session
 from workers.session_log import text_of

@@ -9,8 +9,17 @@ from rich.console import Console
 from aegis import bus
 from aegis.errors import AegisError
 from aegis.limits import REQUEST_TIMEOUT_S, TICK_S
-from aegis.messages import Accepted, Refused, Request, Status, StatusRequest, WorkerStatus
+from aegis.messages import (
+    Accepted,
+    Refused,
+    Request,
+    StatusRequest,
+)
 from aegis.runtime import Claim, living, read_claim
+from aegis.status_messages import (
+    Status,
+    WorkerStatus,
+)
 from control.ctl.elsewhere import elsewhere
 
 console = Console(stderr=True, highlight=False)

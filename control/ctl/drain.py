@@ -6,8 +6,13 @@ from typing import Annotated
 import typer
 
 from aegis.errors import AegisError
-from aegis.messages import Drain, Status
+from aegis.messages import (
+    Drain,
+)
 from aegis.runtime import default_runtime_dir
+from aegis.status_messages import (
+    Status,
+)
 from control.ctl.client import command, need_controller, wait_until
 from control.main import RuntimeDirOption
 

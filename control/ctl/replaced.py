@@ -7,7 +7,10 @@ from time import monotonic, sleep
 
 from aegis.errors import AegisError, BusError
 from aegis.limits import TICK_S, WORKER_START_DEADLINE_S
-from aegis.messages import Status, WorkerStatus
+from aegis.status_messages import (
+    Status,
+    WorkerStatus,
+)
 from control.ctl.client import Progress, controller_claim, fetch_status
 from control.ctl.elsewhere import elsewhere
 

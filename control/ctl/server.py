@@ -6,8 +6,14 @@ import typer
 
 from aegis.errors import AegisError
 from aegis.lifecycle import Admin
-from aegis.messages import ServerStatus, SetServer, Status
+from aegis.messages import (
+    SetServer,
+)
 from aegis.runtime import default_runtime_dir
+from aegis.status_messages import (
+    ServerStatus,
+    Status,
+)
 from control.ctl.client import command, need_controller, wait_until
 from control.main import RuntimeDirOption
 

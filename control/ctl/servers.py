@@ -10,8 +10,11 @@ from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
-from aegis.messages import BackendStatus, ServerStatus
 from aegis.runtime import default_runtime_dir
+from aegis.status_messages import (
+    BackendStatus,
+    ServerStatus,
+)
 from control.ctl.client import fetch_status, need_controller
 from control.main import RuntimeDirOption
 

@@ -7,8 +7,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from aegis.messages import Status, WorkerStatus
 from aegis.runtime import default_runtime_dir
+from aegis.status_messages import (
+    Status,
+    WorkerStatus,
+)
 from control.ctl.client import bar, fetch_status, need_controller, until_cut
 from control.ctl.servers import notes, servers_table
 from control.main import RuntimeDirOption

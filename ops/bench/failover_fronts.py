@@ -23,7 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from aegis import bus
-from aegis.messages import SetServer, Status, StatusRequest
+from aegis.messages import (
+    SetServer,
+    StatusRequest,
+)
+from aegis.status_messages import (
+    Status,
+)
 from ops.bench.failover_servers import PING, Node, wait_for
 from ops.bench.peers import find
 from ops.bench.processes import PROXY_CPU, free_port, running

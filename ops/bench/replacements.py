@@ -25,7 +25,16 @@ import psutil
 
 from aegis import bus
 from aegis.errors import BusError
-from aegis.messages import Reload, Request, Scale, Status, StatusRequest, Upgrade
+from aegis.messages import (
+    Reload,
+    Request,
+    Scale,
+    StatusRequest,
+    Upgrade,
+)
+from aegis.status_messages import (
+    Status,
+)
 from ops.bench.echo import echo_server
 from ops.bench.processes import free_port
 from ops.bench.reconnecting import Counts, load

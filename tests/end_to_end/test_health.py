@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from aegis.messages import Scale, ServerStatus
+from aegis.messages import (
+    Scale,
+)
+from aegis.status_messages import (
+    ServerStatus,
+)
 from tests.end_to_end.dnsmasq import dnsmasq
 from tests.end_to_end.echo import Echo, Load, works
 from tests.harness import Rig, reset, wait_until

@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from aegis.messages import Reload, ServerStatus, SetServer
+from aegis.messages import (
+    Reload,
+    SetServer,
+)
+from aegis.status_messages import (
+    ServerStatus,
+)
 from tests.end_to_end.echo import Echo, Load, works
 from tests.harness import wait_until
 from tests.proxy import Aegis, Proxies, connect

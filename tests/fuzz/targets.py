@@ -24,9 +24,19 @@ from aegis.config_file import load_config
 from aegis.errors import ConfigError
 from aegis.framers.contract import Framer
 from aegis.framers.registry import make_framer
-from aegis.messages import Boot, Desired, Reply, Report, Request, Status, Telemetry
+from aegis.messages import (
+    Boot,
+    Desired,
+    Reply,
+    Report,
+    Request,
+    Telemetry,
+)
 from aegis.proxy_protocol import MAX_V1_BYTES, HeaderParser, ProxyProtocolError
 from aegis.session_records import SessionBatch
+from aegis.status_messages import (
+    Status,
+)
 from control.exporter.session_lines import LINES, NO_INSTANT
 from tests.fuzz.splits import OVER, followed, kept, pieces, replies_of, requests_of
 
