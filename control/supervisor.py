@@ -162,7 +162,9 @@ class Supervisor:
             raise OSError(str(error)) from None
         if self.goal == "serving":
             self.open_doors(seat)
-        shares = self.shares.for_new_worker(len(self.seats), self._needs())
+        shares = self.shares.for_new_worker(
+            len(self.seats), needs_of(self.processes, self.shares, self.retired)
+        )
         process = spawn_worker(
             Boot(
                 slot=seat.slot,
