@@ -129,9 +129,8 @@ class Supervisor:
         for seat in list(self.leaving):
             if seat.slot >= count:
                 continue
-            if seat.slot == len(self.seats) and not self.retired.keys() & {
-                process.pid for process in seat.processes
-            }:
+            goes_on = all(process.pid not in self.retired for process in seat.processes)
+            if seat.slot == len(self.seats) and goes_on:
                 self.leaving.remove(seat)
                 self.seats.append(seat)
             else:
@@ -335,8 +334,7 @@ class Supervisor:
             self._reap(seat, now, expected=True)
             seat.tick(now, start=False)
         self._leave(now)
-        allowed = {s.slot for s in self.seats if any(map(self._accepts, s.processes))}
-        self.slots.steer(allowed)
+        self.slots.steer({s.slot for s in self.seats if any(map(self._accepts, s.processes))})
         self._close_what_is_not_wanted()
 
     def _reap(self, seat: Seat, now: float, *, expected: bool) -> None:
