@@ -13,7 +13,6 @@ from time import monotonic
 from typing import Any, Literal, get_args
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from aegis import bus, curve
 from aegis.config_bus import LOCAL, Bus
@@ -118,6 +117,8 @@ class Inbox:
         if self._gate is not None:
             self._gate.answer()
         while self._events.poll(0):
+            from zmq.utils.monitor import recv_monitor_message  # noqa: PLC0415 - imports asyncio
+
             event = recv_monitor_message(self._events)
             kind, fd = event["event"], event["value"]
             if kind == zmq.EVENT_ACCEPTED:

@@ -17,7 +17,6 @@ from contextlib import suppress
 from threading import Thread
 
 from aegis.limits import KILL_AFTER_S
-from control.discovery.finder import Finder
 from control.discovery.finding import Find, Found
 from control.health.checker import Check, Checked, Checker
 from control.health.rise_fall import Before
@@ -92,6 +91,9 @@ class Background:
         for find in self._finders.keys() - finds:
             self._finders.pop(find).cancel()
         for find in finds - self._finders.keys():
+            # Who has servers to find imports what can ask for names; it is a tenth of our start.
+            from control.discovery.finder import Finder  # noqa: PLC0415
+
             self._finders[find] = self._loop.create_task(Finder(find, self._tell).run())
 
     def _hurry(self, check: Check) -> None:

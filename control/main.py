@@ -12,51 +12,16 @@ import typer
 from aegis.config_file import find_config, load_config
 from aegis.errors import AegisError
 from aegis.limits import FEW_FDS
-from aegis.logs import FORMAT_VARIABLE, LOG_FORMATS, configure_logging
+from aegis.logs import configure_logging
 from aegis.runtime import Claim, default_runtime_dir, drop_claim, open_runtime_dir, take_claim
 from control.controller import Controller
 from control.handover import receive
+from control.options import ConfigOption, LogFormatOption, NoExporterOption, RuntimeDirOption
 from control.privileges import account_of
 from control.slots import received
 from control.systemd import inherited_sockets
 
 log = logging.getLogger(__name__)
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Configuration file.")
-]
-RuntimeDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--runtime-dir",
-        metavar="DIR",
-        envvar="AEGIS_RUNTIME_DIR",
-        help="Directory of the bus and of who is alive.",
-    ),
-]
-NoExporterOption = Annotated[
-    bool, typer.Option("--no-exporter", help="Leave the exporter to whoever runs aegis-exporter.")
-]
-
-
-def _choose_format(chosen: str | None) -> str | None:
-    if chosen is not None:
-        if chosen not in LOG_FORMATS:
-            raise typer.BadParameter(f"{chosen!r}: {' or '.join(LOG_FORMATS)}")
-        os.environ[FORMAT_VARIABLE] = chosen  # for the processes that we start as well
-    return chosen
-
-
-LogFormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--log-format",
-        metavar="FORMAT",
-        envvar=FORMAT_VARIABLE,
-        callback=_choose_format,
-        help="text or json, in place of log.format of the configuration.",
-    ),
-]
 
 
 def run_controller(config_file: Path, runtime_dir: Path, *, with_exporter: bool) -> None:

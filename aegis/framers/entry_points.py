@@ -8,11 +8,13 @@ the framers it names, so that `aegis-ctl check` finds what a worker would stumbl
 an installed package that no configuration names is not run.
 """
 
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aegis.errors import AegisError
 from aegis.framers.contract import Framer, Replies, Requests, Setup
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "aegis.framers"
 KNOWN_POOLINGS = ("warm", "session", "multiplex")
@@ -22,15 +24,17 @@ class FramerError(AegisError):
     """An entry point that brings no framer; the text says which, and what is wrong with it."""
 
 
-def installed_framers() -> dict[str, EntryPoint]:
+def installed_framers() -> "dict[str, EntryPoint]":
     """Return the entry points by name; of one name in two packages the first that is found."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - few need it, and it is slow
+
     found: dict[str, EntryPoint] = {}
     for each in entry_points(group=GROUP):
         found.setdefault(each.name, each)
     return found
 
 
-def load_framer(entry_point: EntryPoint) -> Framer:
+def load_framer(entry_point: "EntryPoint") -> Framer:
     """Import the entry point, make its framer and hold it to the contract.
 
     Raises:

@@ -1,7 +1,6 @@
 """The command line of aegis-ctl: exit code 0 done, 1 not done (with why), 2 usage."""
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -48,6 +47,8 @@ def _options(
 ) -> None:
     del controller, keys  # their callbacks have noted them
     if show_version:
+        from importlib.metadata import version  # noqa: PLC0415 - slow, and asked for seldom
+
         typer.echo(f"aegis {version('aegis-proxy')}")
         raise typer.Exit
 

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from aegis.config_file import load_config
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 
 def check(

@@ -14,7 +14,9 @@ from aegis.status_messages import (
     Status,
 )
 from control.ctl.client import command, need_controller, wait_until
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 TimeoutOption = Annotated[
     float | None,

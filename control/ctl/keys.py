@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from aegis.curve import make_keys
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 
 def keys(

@@ -11,7 +11,9 @@ from rich.table import Table
 from aegis.runtime import default_runtime_dir
 from aegis.session_messages import LimitStatus
 from control.ctl.client import fetch_status, need_controller
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 
 def limits(

@@ -9,7 +9,9 @@ from aegis.messages import Scale
 from aegis.runtime import default_runtime_dir
 from control.ctl.client import command, need_controller
 from control.ctl.replaced import wait_until_replaced
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 
 def scale(

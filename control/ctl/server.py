@@ -15,7 +15,9 @@ from aegis.status_messages import (
     Status,
 )
 from control.ctl.client import command, need_controller, wait_until
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 server = typer.Typer(
     help="Take a server out, let it come back, or change its weight; kept until it is undone, "

@@ -16,7 +16,9 @@ from aegis.status_messages import (
     ServerStatus,
 )
 from control.ctl.client import fetch_status, need_controller
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 _WIDTH = 120  # of a table with all columns
 _STYLES = {"up": "green", "down": "bold red", "ejected": "bold red", "maint": "yellow"}

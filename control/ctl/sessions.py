@@ -23,7 +23,9 @@ from aegis.session_messages import (
     SessionRow,
 )
 from control.ctl.client import command, need_controller, wait_until
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 _WIDTH = 140  # of a table that nobody's terminal bounds
 

@@ -25,12 +25,11 @@ from control.ctl.client import (
 )
 from control.ctl.drain import ListenerOption, ServerOption
 from control.ctl.elsewhere import elsewhere
-from control.main import (
+from control.options import (
     ConfigOption,
     LogFormatOption,
     NoExporterOption,
     RuntimeDirOption,
-    run_controller,
 )
 from control.privileges import account_of
 
@@ -62,6 +61,9 @@ def start(
     elif detach:
         _detach(directory, config or find_config(), no_exporter=no_exporter)
     else:
+        # What only the controller needs would take every command a quarter of a second to import.
+        from control.main import run_controller  # noqa: PLC0415
+
         run_controller(config or find_config(), directory, with_exporter=not no_exporter)
 
 

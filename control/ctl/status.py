@@ -14,7 +14,9 @@ from aegis.status_messages import (
 )
 from control.ctl.client import bar, fetch_status, need_controller, until_cut
 from control.ctl.servers import notes, servers_table
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 _NUMBERS = {"cpu", "sessions", "slabs", "restarts", "total", "connections", "errors"}
 

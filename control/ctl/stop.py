@@ -15,7 +15,9 @@ from aegis.runtime import Claim, default_runtime_dir, living, open_process, remo
 from control.ctl.client import Progress, command, controller_claim, fetch_status
 from control.ctl.drain import TimeoutOption
 from control.ctl.elsewhere import elsewhere
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 from control.process import Process
 from control.servers_file import ServersFile
 

@@ -27,7 +27,9 @@ from aegis.runtime import default_runtime_dir
 from control.ctl.client import controller_claim, fetch_status
 from control.ctl.elsewhere import elsewhere
 from control.ctl.top_screen import SORTS, Shown, screen
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 _decode = msgspec.json.Decoder(Shown).decode
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}

@@ -11,7 +11,9 @@ from aegis.runtime import default_runtime_dir
 from control.ctl.client import command, fetch_status, need_controller
 from control.ctl.elsewhere import only_here
 from control.ctl.replaced import wait_until_replaced
-from control.main import RuntimeDirOption
+from control.options import (
+    RuntimeDirOption,
+)
 
 
 def upgrade(runtime_dir: RuntimeDirOption = None) -> None:
