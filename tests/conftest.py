@@ -12,6 +12,8 @@ import psutil
 import pytest
 from hypothesis import settings
 
+# Tests start thousands of processes, each of which would compile all of Aegis again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 settings.register_profile("aegis", deadline=None)  # a busy machine is no fault of what it runs
 settings.load_profile("aegis")
 pytest.register_assert_rewrite("tests.harness")
