@@ -260,10 +260,13 @@ function updatePool(node, pool) {
     PIPE_STATES.map((state) => [state, count(pipes[state] ?? 0)]),
     true,
   );
-  const pins = Object.entries(pool.pins).map(([why, times]) => [`pinned: ${why}`, count(times)]);
-  const losses = Object.entries(pool.losses).map(([why, times]) => [`lost: ${why}`, count(times)]);
-  const errors = Object.entries(pool.errors).map(([what, times]) => [`error: ${what}`, count(times)]);
-  showKeys(node.querySelector(".pins"), [...pins, ...losses, ...errors], false);
+  const happened = [["pinned", pool.pins], ["lost", pool.losses], ["error", pool.errors]];
+  const pairs = happened.flatMap(([what, counts]) =>
+    Object.entries(counts)
+      .filter(([, times]) => times > 0)
+      .map(([why, times]) => [`${what}: ${why}`, count(times)]),
+  );
+  showKeys(node.querySelector(".pins"), pairs, false);
 }
 
 function showKeys(list, pairs, states) {
