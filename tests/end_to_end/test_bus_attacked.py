@@ -41,6 +41,7 @@ def aegis(proxies: Proxies, echo: Echo) -> Aegis:
     log = {"sessions": str(proxies.directory / "sessions.log")}
     aegis = proxies.new(echo.address, log=log)
     aegis.done("start", "--detach", "--config", str(aegis.config_file))
+    wait_until(lambda: scrape(aegis), "the exporter answers, so all sockets are bound")
     return aegis
 
 
