@@ -72,6 +72,12 @@ def number_of(host: str) -> tuple[int, int]:
     return 128, int.from_bytes(inet_pton(AF_INET6, host.partition("%")[0]), "big")
 
 
+def site_of(host: str) -> bytes:
+    """Return what counts as one client: an IPv4 address, or the /64 of one of IPv6."""
+    width, number = number_of(host)
+    return number.to_bytes(4, "big") if width == 32 else (number >> 64).to_bytes(8, "big")
+
+
 class AccessList:
     """Rules in their order."""
 

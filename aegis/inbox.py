@@ -8,6 +8,7 @@ nonsense fills a log. ZeroMQ itself cuts who sends more than MESSAGE_BYTES at on
 """
 
 import logging
+import struct
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, get_args
@@ -25,6 +26,7 @@ WHYS: tuple[Why, ...] = get_args(Why)
 """No message of the bus; of before what is known; of nobody we know; stopped at the door."""
 
 _EVENTS = zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+_EVENT = struct.Struct("=Hi")  # which, and its value: a fd (zmq_socket_monitor(3))
 
 log = logging.getLogger(__name__)
 
@@ -117,10 +119,7 @@ class Inbox:
         if self._gate is not None:
             self._gate.answer()
         while self._events.poll(0):
-            from zmq.utils.monitor import recv_monitor_message  # noqa: PLC0415 - imports asyncio
-
-            event = recv_monitor_message(self._events)
-            kind, fd = event["event"], event["value"]
+            kind, fd = _EVENT.unpack(self._events.recv_multipart()[0])
             if kind == zmq.EVENT_ACCEPTED:
                 self._accepted[fd] = self._greeted
             elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:  # which does not say whose

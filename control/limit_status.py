@@ -8,6 +8,12 @@ from aegis.lifecycle import CloseReason
 from aegis.messages import listener_limit
 from aegis.session_messages import LimitStatus
 
+_OF_ONE_CLIENT: dict[str, CloseReason] = {
+    "max_sessions_per_client": "client_limit",
+    "accept_rate_per_client": "client_rate",
+    "max_frame_bytes": "frame_too_large",
+}
+"""A listener's key, which limits each client by itself → why who exceeds it is refused."""
 _QUEUE: tuple[CloseReason, ...] = ("queue_full", "queue_timeout")
 
 
@@ -36,18 +42,10 @@ def _of_listeners(config: Config, workers: list[Figures]) -> Iterator[LimitStatu
             refused = _refused(workers, mine, ("listener_limit",))
             key = f"{each.name}.max_sessions"
             yield LimitStatus(key, each.max_sessions, used, waiting, refused)
-        if each.max_sessions_per_client:
-            refused = _refused(workers, mine, ("client_limit",))
-            key = f"{each.name}.max_sessions_per_client"
-            yield LimitStatus(key, each.max_sessions_per_client, None, 0, refused)
-        if each.accept_rate_per_client:
-            refused = _refused(workers, mine, ("client_rate",))
-            key = f"{each.name}.accept_rate_per_client"
-            yield LimitStatus(key, each.accept_rate_per_client, None, 0, refused)
-        if each.max_frame_bytes:
-            refused = _refused(workers, mine, ("frame_too_large",))
-            key = f"{each.name}.max_frame_bytes"
-            yield LimitStatus(key, each.max_frame_bytes, None, 0, refused)
+        for key, reason in _OF_ONE_CLIENT.items():
+            if limit := getattr(each, key):
+                refused = _refused(workers, mine, (reason,))
+                yield LimitStatus(f"{each.name}.{key}", limit, None, 0, refused)
 
 
 def _of_backends(config: Config, workers: list[Figures]) -> Iterator[LimitStatus]:

@@ -10,10 +10,10 @@ robin begins at another server in each worker, so that workers do not move in st
 # ruff: noqa: ARG002 - each looks at what it needs
 
 import random
-import socket
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from aegis.access import site_of
 from aegis.proxy_protocol import Endpoints
 from workers.maglev import Table, key_of
 from workers.target import Server
@@ -176,7 +176,4 @@ def client_key(ends: Endpoints | None) -> int:
     """Return the same number for the same client in every worker; of IPv6 its /64 counts."""
     if ends is None:  # it has left
         return 0
-    host = ends.source[0]
-    if ":" in host:
-        return key_of(socket.inet_pton(socket.AF_INET6, host)[:8])
-    return key_of(socket.inet_aton(host))
+    return key_of(site_of(ends.source[0]))

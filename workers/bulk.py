@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from aegis.limits import BULK_BYTES, KERNEL_PIPE_BYTES
-from workers.flow import BLOCKED, OPEN, Flow
+from workers.flow import BLOCKED, Flow
 from workers.kernel_pipes import KernelPipe
 
 if TYPE_CHECKING:
@@ -72,26 +72,14 @@ class BulkFlow(Flow):
         elif count < BULK_BYTES:
             self._go_back()
 
-    def on_writable(self, mask: int) -> None:  # noqa: ARG002 - the mask says nothing more
-        """Write what is parked; once it is gone, read on."""
-        if self.state != BLOCKED:
-            return
+    def _write(self) -> int:
         assert self._held is not None
-        session = self.session
-        try:
-            left = self._left
-            self._left -= os.splice(self._held.outlet, self.sink.fileno(), left, flags=_SPLICE)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            session.sink_broke(self, error)
-            return
-        session.active_at = session.loop.now
-        if self._left:
-            return
-        self.drop()
-        self.state = OPEN
-        session.wait()
+        outlet, left = self._held.outlet, self._left
+        self._left -= os.splice(outlet, self.sink.fileno(), left, flags=_SPLICE)
+        self.session.active_at = self.session.loop.now
+        if not self._left:
+            self.drop()
+        return self._left
 
     def drop(self) -> None:
         """Give a parked pipe back, empty: what is left in it is read into the hot slab."""

@@ -12,19 +12,14 @@ that what is known is bounded by who came within the time that a bucket takes to
 """
 
 from collections import deque
+from collections.abc import Hashable
 
-from aegis.access import number_of
 from aegis.lifecycle import CloseReason
 from workers.loop import Loop
 from workers.timers import Alarm
 
-Key = int
-
-
-def key_of(host: str) -> Key:
-    """Return one number for an IPv4 address, another for a /64 of IPv6."""
-    width, number = number_of(host)
-    return number if width == 32 else (1 << 64) | number >> 64
+Key = Hashable
+"""Of an address: `site_of` it."""
 
 
 class _Client:

@@ -12,7 +12,7 @@ import ssl
 from socket import AF_UNIX, socket
 from typing import TYPE_CHECKING, NamedTuple
 
-from aegis.access import UNIX, AccessList, access_list, only
+from aegis.access import UNIX, AccessList, access_list, only, site_of
 from aegis.config_listener import Listener as ListenerConfig
 from aegis.figures import TlsFigures
 from aegis.framers.registry import make_framer
@@ -20,7 +20,7 @@ from aegis.lifecycle import CloseReason
 from aegis.limits import PRELUDE_S
 from aegis.proxy_protocol import Endpoints, ProxyProtocolError
 from workers.backend import Backend
-from workers.clients import Clients, Key, key_of
+from workers.clients import Clients, Key
 from workers.first_bytes import FirstBytes
 from workers.handshake import reason_of, shake_hands
 from workers.loop import READ, Loop
@@ -145,7 +145,7 @@ class Door:
         if not self._access.allows(host):
             return "access_denied"
         if self._clients is not None and host != UNIX:
-            key = key_of(host)
+            key = site_of(host)
             if (reason := self._clients.admit(key)) is not None:
                 return reason
             guest.key = key

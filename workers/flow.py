@@ -98,23 +98,30 @@ class Flow:
         if self.state != BLOCKED:
             return  # the turn in which it was unblocked or ended
         session = self.session
-        if self._slab is not None:
-            try:
-                self._start += self.sink.send(self._slab.view[self._start : self._end])
-            except BlockingIOError:
-                return
-            except OSError as error:
-                session.sink_broke(self, error)
-                return
-            session.active_at = session.loop.now
-            if self._start < self._end:
-                return
-            full = self._end == len(self._slab.buffer)
+        try:
+            left = self._write()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            session.sink_broke(self, error)
+            return
+        if not left:
+            self.state = OPEN
+            session.wait()
+
+    def _write(self) -> int:
+        """Write what is parked, and let go of it once it is gone; returns how much is left."""
+        slab, session = self._slab, self.session
+        if slab is None:
+            return 0
+        self._start += self.sink.send(slab.view[self._start : self._end])
+        session.active_at = session.loop.now
+        left = self._end - self._start
+        if not left:
             self.drop()
-            if full and session.loop.kernel_pipes.spare:
+            if self._end == len(slab.buffer) and session.loop.kernel_pipes.spare:
                 session.promote(self)
-        self.state = OPEN
-        session.wait()
+        return left
 
     def preload(self, data: memoryview) -> None:
         """Have bytes go out before what is read: they are parked as if the sink had been full."""

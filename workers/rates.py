@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
 from workers.dialling import DOWN, UP
-from workers.flow import HELD, OPEN
+from workers.flow import HELD, OPEN, Flow
 from workers.prepared import PreparedSession
 from workers.timers import UNARMED
 
@@ -87,22 +87,25 @@ class RatedSession(PreparedSession):
         sources = ((UP, self.client, conf.upload_bytes_per_s),
                    (DOWN, server, conf.download_bytes_per_s))  # fmt: skip
         for way, source, rate in sources:
-            flow = self._up if way == UP else self._down
+            flow = self._flow(way)
             if rate and flow is not None:
                 meter = Meter(self, way, source.recv_into, rate)
                 self._meters.append(meter)
                 flow.source = cast("socket", meter)  # of which a flow only receives
 
+    def _flow(self, way: int) -> Flow | None:
+        return self._up if way == UP else self._down
+
     def hold(self, way: int) -> None:
         """Read a source no further for now."""
-        flow = self._up if way == UP else self._down
+        flow = self._flow(way)
         assert flow is not None
         flow.state = HELD
         self.wait()
 
     def let_go(self, way: int) -> None:
         """Read it again, unless more than that is in the way."""
-        flow = self._up if way == UP else self._down
+        flow = self._flow(way)
         if flow is not None and flow.state == HELD:
             flow.state = OPEN
             self.wait()

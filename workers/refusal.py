@@ -13,10 +13,10 @@ that goes on talking is reset by the kernel, which knows no such connection.
 
 import contextlib
 import socket
-import struct
 from typing import Final
 
-_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+from workers.tcp import reset_on_close
+
 _TCP_REPAIR: Final = 19  # linux/tcp.h; not in the socket module
 
 
@@ -27,7 +27,7 @@ def vanish(client: socket.socket) -> None:
     try:
         client.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
     except PermissionError:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        reset_on_close(client)
         with contextlib.suppress(OSError):
             if client.family == socket.AF_INET:
                 client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)

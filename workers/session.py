@@ -15,7 +15,6 @@ early and closes with unread bytes resets the connection behind its answer (RFC 
 
 import logging
 import socket
-import struct
 
 from aegis.lifecycle import CloseReason
 from aegis.limits import TICK_S
@@ -26,11 +25,10 @@ from workers.flow import BLOCKED, ENDED, OPEN, Flow
 from workers.loop import ERROR, HANGUP, READ, SILENCED, WRITE
 from workers.refusal import vanish
 from workers.target import Server
-from workers.tcp import LOST, RawSocket, keep_alive, unsent
+from workers.tcp import LOST, RawSocket, keep_alive, reset_on_close, unsent
 from workers.timers import WATCHED
 
 _RESETS: tuple[CloseReason, ...] = ("client_reset", "server_reset")
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 log = logging.getLogger(__name__)
 
 
@@ -252,8 +250,8 @@ class Session(Dialling):
     def abort(self, reason: CloseReason) -> None:
         """Reset both sides."""
         for sock in (self.client, self.server):
-            if sock is not None and sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            if sock is not None:
+                reset_on_close(sock)
         self.close(reason)
 
     def fail(self, error: Exception) -> None:  # noqa: ARG002 - the loop has logged it

@@ -43,20 +43,12 @@ from control.exporter.server import Server
 from control.exporter.session_log import SessionLog, Written
 from control.exporter.state import Snapshot
 from control.exporter.web import Site
+from control.options import RuntimeDirOption
 from control.sockets import open_listener, probe
 
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="Configuration file, for metrics.bind."),
-]
-RuntimeDirOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--runtime-dir",
-        metavar="DIR",
-        envvar="AEGIS_RUNTIME_DIR",
-        help="Directory of the bus and of who is alive.",
-    ),
 ]
 FdOption = Annotated[int | None, typer.Option("--fd", hidden=True)]
 

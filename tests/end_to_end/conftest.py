@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.browser import Page, chromium
 from tests.end_to_end.echo import Echo
 from tests.proxy import Proxies, made
 
@@ -22,3 +23,10 @@ def echo() -> Iterator[Echo]:
     """A server that says back what it hears."""
     with Echo() as server:
         yield server
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A browser's window, in which nothing has been loaded."""
+    with chromium() as page:
+        yield page

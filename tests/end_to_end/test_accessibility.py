@@ -4,13 +4,12 @@ axe-core is JavaScript; the package axe-core-python carries it.
 """
 
 import json
-from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 import pytest
 
-from tests.browser import Page, chromium
+from tests.browser import Page
 from tests.end_to_end.echo import Echo, Load
 from tests.end_to_end.test_hud import visit
 from tests.harness import wait_until
@@ -20,12 +19,6 @@ AXE = files("axe_core_python").joinpath("axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 pytestmark = [pytest.mark.xdist_group("chromium"), pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    with chromium() as page:
-        yield page
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 import json
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.browser import START_S, Page, chromium
+from tests.browser import START_S, Page
 from tests.end_to_end.echo import Echo, Load
 from tests.harness import wait_until
 from tests.proxy import Aegis, Proxies, refuses
@@ -19,12 +18,6 @@ ROWS = "document.querySelectorAll('#cores tbody tr[data-key*=\"-\"]').length"
 EVENTS = "document.getElementById('events').textContent"
 PHASE = "document.getElementById('phase').textContent"
 LINK = "document.body.dataset.link"
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    with chromium() as page:
-        yield page
 
 
 @pytest.fixture

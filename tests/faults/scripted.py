@@ -51,6 +51,17 @@ def sharing(
     )
 
 
+def asked(rig: Rig) -> tuple[Upstream, Proxy, socket.socket, socket.socket]:
+    """Have a client's `GET a` at a server of Redis; returns the upstream, proxy and both ends."""
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream)
+    client = proxy.connect()
+    client.sendall(words("GET", "a"))
+    server = upstream.accept()
+    expect(server, words("GET", "a"))
+    return upstream, proxy, client, server
+
+
 def expect(sock: socket.socket, what: bytes) -> None:
     """Read exactly these bytes."""
     assert receive(sock, len(what)) == what

@@ -1,6 +1,6 @@
 """What clients hear when the pipe that owes them replies dies: the error or the end, not both."""
 
-from tests.faults.scripted import expect, expect_end, get, page, sharing, words
+from tests.faults.scripted import asked, expect, expect_end, get, page, sharing, words
 from tests.harness import Rig, is_silent, receive, receive_all
 
 ERROR = b"-ERR aegis: server_lost\r\n"
@@ -43,12 +43,7 @@ def test_other_clients_of_the_pipe_hear_of_its_death_too(rig: Rig) -> None:
 
 
 def test_half_a_reply_is_followed_by_the_end_and_not_by_an_error(rig: Rig) -> None:
-    upstream = rig.upstream()
-    proxy = sharing(rig, "resp", upstream)
-    client = proxy.connect()
-    client.sendall(words("GET", "a"))
-    server = upstream.accept()
-    expect(server, words("GET", "a"))
+    _, _, client, server = asked(rig)
     server.sendall(b"$10\r\nhalf")
     expect(client, b"$10\r\nhalf")
     server.close()

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from tests.faults.scripted import expect, expect_end, get, page, sharing, words
+from tests.faults.scripted import asked, expect, expect_end, get, page, sharing, words
 from tests.harness import DEADLINE_S, Rig, Upstream, is_silent, receive_all
 
 EVIL = b"$4\r\nEVIL\r\n"
@@ -17,12 +17,7 @@ NONSENSE = {
 
 
 def test_bytes_on_an_idle_pipe_close_it_before_anybody_gets_them(rig: Rig) -> None:
-    upstream = rig.upstream()
-    proxy = sharing(rig, "resp", upstream)
-    client = proxy.connect()
-    client.sendall(words("GET", "a"))
-    server = upstream.accept()
-    expect(server, words("GET", "a"))
+    upstream, _, client, server = asked(rig)
     server.sendall(b"$1\r\nA\r\n")
     expect(client, b"$1\r\nA\r\n")
     server.sendall(EVIL)
@@ -35,12 +30,7 @@ def test_bytes_on_an_idle_pipe_close_it_before_anybody_gets_them(rig: Rig) -> No
 
 
 def test_an_idle_client_hears_nothing_of_them(rig: Rig) -> None:
-    upstream = rig.upstream()
-    proxy = sharing(rig, "resp", upstream)
-    client = proxy.connect()
-    client.sendall(words("GET", "a"))
-    server = upstream.accept()
-    expect(server, words("GET", "a"))
+    _, _, client, server = asked(rig)
     server.sendall(b"$1\r\nA\r\n" + EVIL)
     expect(client, b"$1\r\nA\r\n")
     expect_end(server)
@@ -101,12 +91,7 @@ def test_they_do_not_enter_a_tunnel_that_begins_behind_the_reply(rig: Rig) -> No
 
 
 def test_a_push_on_a_shared_pipe_closes_it(rig: Rig) -> None:
-    upstream = rig.upstream()
-    proxy = sharing(rig, "resp", upstream)
-    client = proxy.connect()
-    client.sendall(words("GET", "a"))
-    server = upstream.accept()
-    expect(server, words("GET", "a"))
+    _, _, client, server = asked(rig)
     server.sendall(b">2\r\n+invalidate\r\n*1\r\n$1\r\na\r\n")
     expect(client, b"-ERR aegis: protocol_error\r\n")
     expect_end(server)

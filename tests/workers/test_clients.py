@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aegis.access import site_of
 from aegis.figures import Figures
-from workers.clients import Clients, key_of
+from workers.clients import Clients
 from workers.kernel_pipes import KernelPipes
 from workers.loop import Loop
 from workers.slab import Slabs
@@ -30,10 +31,10 @@ class Clock(Loop):
 
 
 def test_a_key_is_an_address_or_its_sixty_four_bits() -> None:
-    assert key_of("10.0.0.1") == key_of("10.0.0.1") != key_of("10.0.0.2")
-    assert key_of("2001:db8::1") == key_of("2001:db8::ffff:0:1") != key_of("2001:db8:0:1::1")
-    assert key_of("::") != key_of("0.0.0.0")
-    assert key_of("fe80::1%lo") == key_of("fe80::2")
+    assert site_of("10.0.0.1") == site_of("10.0.0.1") != site_of("10.0.0.2")
+    assert site_of("2001:db8::1") == site_of("2001:db8::ffff:0:1") != site_of("2001:db8:0:1::1")
+    assert site_of("::") != site_of("0.0.0.0")
+    assert site_of("fe80::1%lo") == site_of("fe80::2")
 
 
 def test_so_many_at_once_and_no_more() -> None:

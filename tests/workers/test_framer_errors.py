@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.scripted import expect, get, page, sharing, words
+from tests.faults.scripted import asked, expect, get, page, sharing, words
 from tests.harness import Rig, receive_all
 
 ONE = {
@@ -60,12 +60,7 @@ def test_a_client_that_says_quit_has_made_no_error(rig: Rig) -> None:
 
 
 def test_a_servers_error_is_its_own(rig: Rig) -> None:
-    upstream = rig.upstream()
-    proxy = sharing(rig, "resp", upstream)
-    client = proxy.connect()
-    client.sendall(words("GET", "a"))
-    server = upstream.accept()
-    expect(server, words("GET", "a"))
+    _, proxy, client, server = asked(rig)
     server.sendall(b"no reply\r\n")
     expect(client, b"-ERR aegis: protocol_error\r\n")
     pool = proxy.figures().pools[0]
