@@ -275,6 +275,11 @@ class Worker:
     def signal(self, number: signal.Signals) -> None:
         self._child.send_signal(number)
 
+    def freeze(self) -> None:
+        """Stop it; what comes meanwhile it finds in one turn, once it gets SIGCONT."""
+        self.signal(signal.SIGSTOP)
+        wait_until(lambda: self.process.status() == psutil.STATUS_STOPPED, "the worker has stopped")
+
     def exit_code(self, deadline_s: float = DEADLINE_S) -> int:
         """Wait for the process to end."""
         return self._child.wait(deadline_s)

@@ -153,6 +153,8 @@ class Pipe(Dealer):
         if replies:
             self._submitted += replies
             self.owed.extend([Odd(client, note, discard) if note or discard else client] * replies)
+            if len(self.owed) >= self.pool.gather_most:
+                self.pool.not_on(self)
         self.send_later()
 
     def note(self, note: int, discard: bool) -> None:

@@ -1,8 +1,9 @@
 """Clients that wait for a pipe, and clients that do not take their replies."""
 
+import signal
 from time import monotonic
 
-from tests.faults.scripted import expect, expect_end, next_pipe, sharing, words
+from tests.faults.scripted import expect, expect_end, get, next_pipe, page, sharing, words
 from tests.harness import Rig, fill, is_silent, receive, receive_all
 
 
@@ -170,3 +171,28 @@ def test_answers_of_the_proxys_own_wait_for_a_client_that_is_slow_to_read(rig: R
         pass
     client.settimeout(5)
     expect(client, b"+OK\r\n" * (sent or 1))
+
+
+def test_requests_of_one_turn_are_not_pipelined_where_the_protocol_forbids_it(rig: Rig) -> None:
+    """The pipe that a turn gathers on takes no second request of HTTP, whoever comes first."""
+    upstream = rig.upstream()
+    proxy = sharing(rig, "http1", upstream)
+    clients = [proxy.connect() for _ in range(3)]
+    clients[0].sendall(get("/0"))
+    server = upstream.accept()
+    for client in clients:  # all are accepted now, and the pipe is idle
+        if client is not clients[0]:
+            client.sendall(get("/0"))
+        expect(server, get("/0"))
+        server.sendall(page(b"0"))
+        expect(client, page(b"0"))
+    proxy.worker.freeze()
+    for number, client in enumerate(clients):
+        client.sendall(get(f"/{number}"))
+    proxy.worker.signal(signal.SIGCONT)
+    for _ in clients:
+        request = receive(server, len(get("/0")))
+        number = int(request[5:6])
+        assert is_silent(server, 0.1), "the next came before the reply"
+        server.sendall(page(b"%d" % number))
+        expect(clients[number], page(b"%d" % number))

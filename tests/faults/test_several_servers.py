@@ -189,11 +189,6 @@ def test_a_server_that_has_fallen_silent_is_given_no_more_while_others_answer(ri
         assert receive(waiting, 3) == b"OK\n"
 
 
-def stopped(proxy: Proxy) -> None:
-    proxy.worker.signal(signal.SIGSTOP)
-    wait_until(lambda: proxy.worker.process.status() == "stopped", "the worker has stopped")
-
-
 def two_pipes(rig: Rig) -> tuple[Proxy, socket.socket, list[socket.socket]]:
     """Make a client and a pipe to each of two scripted servers."""
     upstreams = [rig.upstream(), rig.upstream()]
@@ -212,7 +207,7 @@ def test_a_request_that_was_not_written_when_its_server_was_lost_goes_to_another
     turn.sendall(b"$1\r\nA\r\n")
     expect(client, b"$1\r\nA\r\n")
     (next_one,) = [server for server in servers if server is not turn]
-    stopped(proxy)
+    proxy.worker.freeze()
     client.sendall(words("INCR", "b"))
     next_one.close()
     proxy.worker.signal(signal.SIGCONT)
@@ -227,7 +222,7 @@ def test_what_was_written_is_not_sent_again_and_what_was_not_keeps_its_order(rig
     (lost,) = select.select(servers, [], [], 20)[0]
     expect(lost, words("INCR", "a"))
     (other,) = [server for server in servers if server is not lost]
-    stopped(proxy)
+    proxy.worker.freeze()
     client.sendall(words("INCR", "b"))
     lost.close()
     proxy.worker.signal(signal.SIGCONT)
@@ -241,7 +236,7 @@ def test_requests_of_many_clients_move_together(rig: Rig) -> None:
     proxy, first, servers = two_pipes(rig)
     clients = [first, *(proxy.connect() for _ in range(9))]
     proxy.figures_when(lambda f: f.sessions == 10, "all are in")
-    stopped(proxy)
+    proxy.worker.freeze()
     for number, client in enumerate(clients):
         client.sendall(words("GET", f"{number}"))
     for server in servers[:1]:
