@@ -22,7 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from aegis.figures import TURN_BOUNDS_S, Figures
-from aegis.limits import EVENTS_PER_TURN, GATHER_TURNS, HALVES_BYTES
+from aegis.limits import EVENTS_PER_TURN, GATHER_S, HALVES_BYTES
 from workers.halves import Halves
 from workers.kernel_pipes import KernelPipes
 from workers.slab import Slabs
@@ -97,8 +97,9 @@ class Loop:
     """One worker's loop; everything that is called from it runs in its thread."""
 
     __slots__ = (
-        "_after", "_doomed", "_epoll", "_figures", "_gathered", "_later", "_readers", "_register",
-        "_running", "_writers", "halves", "kernel_pipes", "now", "slabs", "wheel",
+        "_after", "_doomed", "_epoll", "_figures", "_gather_until", "_gathered", "_later",
+        "_readers", "_register", "_running", "_writers", "halves", "kernel_pipes", "now", "slabs",
+        "wheel",
     )  # fmt: skip
 
     def __init__(self, slabs: Slabs, kernel_pipes: KernelPipes, figures: Figures) -> None:
@@ -110,6 +111,7 @@ class Loop:
         self._later: list[Flushable] = []
         self._after: list[Flushable] = []
         self._gathered: list[Flushable] = []
+        self._gather_until = 0.0  # they leave by then
         self._figures = figures
         self._running = True
         self.slabs = slabs
@@ -181,11 +183,13 @@ class Loop:
         self._later.append(item)
 
     def gather(self, item: Flushable) -> None:
-        """Have `item.flush()` called once no more events wait, or after GATHER_TURNS turns.
+        """Have `item.flush()` called once no more events wait, or after GATHER_S.
 
         A busy loop so sends more at a time, one that is not waits for nobody: the next poll is
         without a timeout.
         """
+        if not self._gathered:
+            self._gather_until = self.now + GATHER_S
         self._gathered.append(item)
 
     def after_closing(self, item: Flushable) -> None:
@@ -202,7 +206,7 @@ class Loop:
         figures, wheel, doomed, clock = self._figures, self.wheel, self._doomed, monotonic
         later, after, gathered = self._later, self._after, self._gathered
         histogram, quick = figures.turn_seconds, TURN_BOUNDS_S[0]
-        turns, patience = histogram.buckets, GATHER_TURNS
+        turns = histogram.buckets
         ended = clock()
         while self._running:
             wait = 0.0 if gathered else wheel.due - ended
@@ -223,13 +227,9 @@ class Loop:
                     writers[fd].fail(error)
             if started >= wheel.due:
                 wheel.advance(started)
-            if gathered:
-                if events and patience:
-                    patience -= 1
-                else:
-                    patience = GATHER_TURNS
-                    later += gathered
-                    gathered.clear()
+            if gathered and (not events or clock() >= self._gather_until):
+                later += gathered
+                gathered.clear()
             if later or doomed or after:
                 self._end_turn()
             ended = clock()
