@@ -13,12 +13,12 @@ two requests or owed replies and nothing else: requests and replies of such go t
 looks at this one number (SharedSession.on_readable, Pipe._deal) and changes none of the bits.
 """
 
-from socket import SHUT_WR, socket
+from socket import MSG_MORE, SHUT_WR, socket
 from typing import TYPE_CHECKING
 
 from aegis.lifecycle import CloseReason
 from aegis.limits import LINGER_S, SLOW_CLIENT_S
-from workers.loop import READ, WRITE, Loop
+from workers.loop import READ, SILENCED, WRITE, Loop
 from workers.timers import UNARMED
 
 if TYPE_CHECKING:
@@ -88,14 +88,18 @@ class ClientEnd:
         self._ending = None
         self.close("error")
 
-    def deliver(self, data: memoryview) -> int:
-        """Give the client bytes it is owed; returns how many it took, or are kept for it."""
+    def deliver(self, data: memoryview, *, ends: bool = False) -> int:
+        """Give the client bytes it is owed; returns how many it took, or are kept for it.
+
+        `ends`: our half is closed right behind them. The kernel is told that more comes (send(2)),
+        so that the end travels with them and not after them.
+        """
         if self.state & GONE:
             return len(data)  # exactly these are thrown away
         if self.state & BLOCKED:
             return 0
         try:
-            sent = self.send(data)
+            sent = self.send(data, MSG_MORE) if ends else self.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -193,11 +197,13 @@ class ClientEnd:
     def update(self) -> None:
         """Register for what the state calls for."""
         state = self.state
-        if state & GONE:
-            return
+        if state & GONE or (self._mask == READ and not state & BLOCKED):
+            return  # READ stays until something comes that may not be read: that costs nothing
         mask = (READ if state & LINGERING or self.may_read() else 0) | (
             WRITE if state & BLOCKED else 0
         )
+        if self._mask != SILENCED:
+            mask |= self._mask & READ
         # One that has hung up stays out of epoll, which would report that every turn.
         if mask != self._mask and (mask or self._mask >= 0):
             self._mask = self.loop.switch(self.client.fileno(), self._mask, mask)

@@ -216,7 +216,9 @@ class Dealer(ServerEnd):
         """Give a client what it is owed up to `stop`, `done` whole replies; False: deal no more."""
         start = self._start
         if start < stop:
-            self._start = start = start + client.deliver(self._slab.view[start:stop])
+            ends = done == client.outstanding and (self.parser.last or client.requests.close_after)
+            data = self._slab.view[start:stop]
+            self._start = start = start + client.deliver(data, ends=ends)
         if start < stop:
             self._keep(stop - start, done)
             self.wait(self._mask & ~READ)

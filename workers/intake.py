@@ -47,6 +47,9 @@ class Intake(ClientEnd):
                 # from before this turn's last update.)
                 self._mask = self.loop.switch(self.client.fileno(), self._mask, SILENCED)
             return
+        if not (self.state & LINGERING or self.may_read()):
+            self._mask = self.loop.switch(self.client.fileno(), self._mask, self._mask & ~READ)
+            return
         buffer, view = self.loop.slabs.hot
         held = self.held
         room = 0 if held is None else max(1, len(buffer) - len(held))  # never more than a slab

@@ -29,6 +29,7 @@ from workers.loop import READ
 from workers.pipe import Pipe
 from workers.refusal import vanish
 from workers.session import Session
+from workers.timers import WATCHED
 
 _CANNOT_GO_ON = EOF | BLOCKED | WAITING | ENDING
 
@@ -41,7 +42,7 @@ class SharedSession(Asker):
     def begin(self) -> None:
         """Listen to the client."""
         self.loop.add(self.client.fileno(), READ, self, self)
-        self.rearm()
+        self.loop.wheel.watch(self)
 
     # --- what pipes and the pool tell ----------------------------------------------------------
 
@@ -226,6 +227,8 @@ class SharedSession(Asker):
 
     def rearm(self) -> None:
         """Be looked at when the next deadline comes."""
+        if self.slot == WATCHED:  # it is asked for its deadline on the next tick
+            return
         due = self.until
         idle_s = self.listener.config.idle_timeout_s
         due = min(due, self.active_at + idle_s) if idle_s else due
