@@ -2,6 +2,7 @@
 
 import random
 import resource
+import signal
 import socket
 from typing import Any
 
@@ -39,12 +40,34 @@ def both_ways(proxy: Proxy, upstream: Upstream, rng: random.Random) -> Figures:
     return proxy.figures()
 
 
+def gush(proxy: Proxy, client: socket.socket, stream: bytes) -> int:
+    """Send what fits while the worker sleeps, so that it wakes to a lot; returns how much."""
+    proxy.worker.freeze()
+    sent = fill(client, stream)
+    proxy.worker.signal(signal.SIGCONT)
+    return sent
+
+
 def blocked(
     proxy: Proxy, upstream: Upstream, block: bytes
 ) -> tuple[socket.socket, socket.socket, int]:
     """Open a session whose server does not read and fill it; returns how much its client sent."""
     client, server = proxy.pair(upstream)
     return client, server, fill(client, block * (BLOCKING_BYTES // len(block)))
+
+
+def blocked_by_a_full_pipe(
+    proxy: Proxy, upstream: Upstream, block: bytes
+) -> tuple[socket.socket, socket.socket, int]:
+    """The same, until one is: what comes last may be so little that a slab holds it."""
+    for _ in range(30):
+        client, server, sent = blocked(proxy, upstream, block)
+        if proxy.figures().kernel_pipes_used:
+            return client, server, sent
+        client.close()
+        server.close()
+        proxy.figures_when(lambda f: not f.sessions, "it went")
+    raise AssertionError("no flow was held up with a full kernel pipe")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -71,10 +94,8 @@ def test_once_it_carries_little_again_a_session_copies_again(rig: Rig, rng: rand
     upstream = rig.upstream()
     proxy = rig.proxy(upstream.address)
     client, server = proxy.pair(upstream)
-    sender, reader = Peer(client, rng.randbytes(STREAM_BYTES)), Peer(server)
-    pump([sender, reader], lambda: len(reader.incoming) == STREAM_BYTES, rng)
-    client.setblocking(True)
-    server.setblocking(True)
+    sent = gush(proxy, client, rng.randbytes(STREAM_BYTES))
+    assert len(receive(server, sent)) == sent
     for _ in range(2):  # what comes first may still be spliced, and ends it
         before = proxy.figures().spliced_bytes
         client.sendall(b"little")
@@ -88,7 +109,8 @@ def test_more_slow_readers_than_kernel_pipes_copy_and_lose_nothing(
     upstream = rig.upstream()
     proxy = rig.proxy(upstream.address, kernel_pipes=2)
     block = rng.randbytes(1 << 20)
-    slow = [blocked(proxy, upstream, block) for _ in range(3)]
+    slow = [blocked_by_a_full_pipe(proxy, upstream, block)]
+    slow += [blocked(proxy, upstream, block) for _ in range(2)]
     figures = proxy.figures()
     assert figures.kernel_pipes_used == 1, "the last one stays hot"
     assert figures.slabs_used == 2
@@ -108,7 +130,7 @@ def test_what_a_reset_leaves_in_a_kernel_pipe_reaches_nobody(
     upstream = rig.upstream()
     proxy = rig.proxy(upstream.address, kernel_pipes=2)
     for _ in range(4):  # each pipe has been the one that was left full
-        client, server, _ = blocked(proxy, upstream, b"left" * 65_536)
+        client, server, _ = blocked_by_a_full_pipe(proxy, upstream, b"left" * 65_536)
         assert proxy.figures().kernel_pipes_used == 1
         reset(client if who == "client" else server)
         proxy.figures_when(lambda f: not f.sessions, "it went")
