@@ -17,9 +17,11 @@ def _sessions() -> int:
 
 def aegis(port: int, server_port: int, protocol: str, pooling: str) -> str:
     """Return a configuration with one worker."""
+    # HTTP has one request at a time on a connection, so a limit would make clients wait.
+    few = "max_connections = 32" if protocol != "http1" else ""
     limit = {
         "warm": "pool_min = 32",
-        "multiplex": "max_connections = 32",
+        "multiplex": few,
         "session": "queue_max = 10000",  # thousands connect at once and wait for pipes to open
     }.get(pooling, "")
     return f"""

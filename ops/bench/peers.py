@@ -84,7 +84,7 @@ def _aegis(pooling: str) -> Peer:
         command,
         settings={
             "warm": "`pool_min = 32`: so many connections are opened ahead",
-            "multiplex": "`max_connections = 32`, as in `ops/aegis.toml`",
+            "multiplex": "`max_connections = 32`, as in `ops/aegis.toml`; none for HTTP",
             "session": "`queue_max = 10000`, for thousands that connect at once",
         }.get(pooling, "the defaults"),
     )

@@ -154,9 +154,10 @@ ROWS: tuple[Row, ...] = (
     _redis(
         "churn",
         "Churn: redis-benchmark, a connection per GET, 100 at once",
-        redis_load.Size(50_000, 100, reconnect=True),
+        # Less than there are local ports: whoever is so fast that they run out would be punished.
+        redis_load.Size(25_000, 100, reconnect=True),
         4_000,
-        7.0,
+        4.0,
     ),
     _ab(
         "ab",
