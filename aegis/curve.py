@@ -33,7 +33,7 @@ CLIENTS: dict[str, Name] = {"requests": "operator", "telemetry": "proxy", "sessi
 """Socket → whose key is the one of who connects."""
 
 _KEY_BYTES = 32
-_NO_Z85 = (ValueError, KeyError, struct.error)  # what z85.decode raises, and load_certificate
+_NO_Z85 = (ValueError, LookupError, struct.error)  # what z85.decode raises, and load_certificate
 _ZAP_ENDPOINT = "inproc://zeromq.zap.01"
 _FOR_THE_OWNER, _FOR_ITS_WRITER = 0o077, 0o022
 _SOME = "operator-[A-Za-z0-9_-]+"

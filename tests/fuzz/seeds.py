@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import zmq
 
 from aegis.config_file import load_config
 from aegis.figures import Figures
@@ -51,6 +52,7 @@ RESP_REPLIES = [
     b"%1\r\n+k\r\n,1.5\r\n~1\r\n#t\r\n_\r\n(12345678901\r\n=7\r\ntxt:abc\r\n!3\r\nERR\r\n",
     b"|1\r\n+ttl\r\n:3\r\n+OK\r\n>1\r\n+x\r\n",
 ]
+KEY_FILE = b'metadata\n    made = "now"\ncurve\n    public-key = "%s"\n    secret-key = "%s"\n'
 MEMCACHED_REPLIES = [
     b"VALUE a 0 1\r\n7\r\nVALUE b 0 0 9\r\n\r\nEND\r\nSTORED\r\n",
     b"VA 2 f0\r\nhi\r\nHD t9\r\nEN\r\nMN\r\nSTAT pid 1\r\nEND\r\nSERVER_ERROR no\r\n",
@@ -76,6 +78,8 @@ def seeds(target: str) -> list[bytes]:
         return [SAMPLE.read_bytes()]
     if target == "messages":
         return [msgspec.msgpack.encode(message) for message in _messages()]
+    if target == "curve-keys":
+        return [KEY_FILE % (b"a" * 40, b"b" * 40), KEY_FILE % zmq.curve_keypair()]
     return [CONTROL + stream[:2000] for stream in streams[target]]
 
 

@@ -6,12 +6,14 @@
     client-hello      any split asks for the same name
     config            a file of any text is a configuration or a list of problems
     messages          a message of any bytes is one of the bus's or unreadable
+    curve-keys        a key file of any bytes is a key, or refused with its path
 
 The first bytes of a stream's input decide the splits, the reply's note and how often it repeats.
 """
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from aegis.bus import UNREADABLE
 from aegis.client_hello import MAX_HELLO_BYTES, ClientHello
 from aegis.config import config_digest
 from aegis.config_file import load_config
-from aegis.errors import ConfigError
+from aegis.curve import own_pair, public_key
+from aegis.errors import AegisError, ConfigError
 from aegis.framers.contract import Framer
 from aegis.framers.registry import make_framer
 from aegis.messages import (
@@ -167,6 +170,21 @@ def check_message(data: bytes) -> None:
     "".join(lines).encode()
 
 
+def check_curve_keys(data: bytes) -> None:
+    """Read a key file: whatever is in it, it is a key or refused."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        path = Path(name, "proxy.key_secret")
+        path.touch(0o600)
+        path.write_bytes(data)
+        for read in (partial(own_pair, path.parent, "proxy"), partial(public_key, path)):
+            refusal = f"{path}: "
+            try:
+                read()
+            except AegisError as error:
+                refusal = str(error)
+            assert refusal.startswith(f"{path}: ")
+
+
 def _framer_target(protocol: str, check: Callable[[Framer, bytes], None]) -> Target:
     def target(data: bytes) -> None:
         check(make_framer(protocol), data)
@@ -181,4 +199,5 @@ TARGETS: dict[str, Target] = {
     "client-hello": check_client_hello,
     "config": check_config,
     "messages": check_message,
+    "curve-keys": check_curve_keys,
 }
