@@ -4,9 +4,11 @@
                                no slab: the rest is not taken, and the pipe it came from waits
 
     finish ─▶ output gone ─▶ shutdown, then read and discard until the client closes ─▶ closed
+                         └─ the client has asked for the close, and said nothing since ─▶ closed
 
 A close over unread bytes makes the kernel reset the connection, which destroys the answer that went
-before it, so a close of ours lingers (RFC 9112, 9.6; it holds for every protocol).
+before it, so a close of ours lingers (RFC 9112, 9.6; it holds for every protocol), unless the
+client has said that nothing more comes.
 
 What is out of the ordinary with a client is a bit of its `state`. 0 is the ordinary client, between
 two requests or owed replies and nothing else: requests and replies of such go the quick way, which
@@ -176,7 +178,7 @@ class ClientEnd:
     def _linger(self) -> None:
         if self.state & (LINGERING | GONE):
             return
-        if self.state & EOF:
+        if self.state & EOF or self.has_said_all():
             self.close(self._ending or "client_eof")
             return
         try:
@@ -209,6 +211,10 @@ class ClientEnd:
             self._mask = self.loop.switch(self.client.fileno(), self._mask, mask)
 
     # --- for the session -----------------------------------------------------------------------
+
+    def has_said_all(self) -> bool:
+        """Whether the client has asked to be closed, and nothing has come after that."""
+        raise NotImplementedError
 
     def may_read(self) -> bool:
         """Whether what the client sends could go somewhere."""

@@ -192,10 +192,11 @@ class Dealer(ServerEnd):
         """Deal out to the next client, whatever is odd about it; returns whether to go on."""
         owed, first = self.owed, self.owed[0]
         limit = 1
-        for each in islice(owed, 1, min(self._left, RUN_MAX)):
-            if each is not first:
-                break
-            limit += 1
+        if self._left > 1:
+            for each in islice(owed, 1, min(self._left, RUN_MAX)):
+                if each is not first:
+                    break
+                limit += 1
         client, note, discard = first[:3] if isinstance(first, Odd) else (first, 0, False)
         try:
             stop, done = self.parser.feed(self._slab.buffer, self._start, self._end, limit, note)
@@ -283,15 +284,16 @@ class Dealer(ServerEnd):
         now = self.busy_since = self.loop.now
         asked_at, latency = self._asked_at, self._latency
         while done:
-            since, count = asked_at[0]
-            part = min(done, count)
-            latency.buckets[bisect_left(REPLY_BOUNDS_S, now - since)] += part
-            latency.sum_s += (now - since) * part
-            done -= part
-            if part == count:
+            since, part = asked_at[0]
+            if part <= done:
                 asked_at.popleft()
             else:
-                asked_at[0] = (since, count - part)
+                asked_at[0] = (since, part - done)
+                part = done
+            waited = now - since
+            latency.buckets[bisect_left(REPLY_BOUNDS_S, waited)] += part
+            latency.sum_s += waited * part
+            done -= part
 
     def _dealt(self) -> None:
         """Tell the pool what the pipe is good for now."""

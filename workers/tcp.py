@@ -48,6 +48,11 @@ def unsent(sock: socket.socket) -> int:
     return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
+def unread(sock: socket.socket) -> int:
+    """Return how many bytes wait to be read (FIONREAD, tcp(7)); a close over them is a reset."""
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 def tune(sock: socket.socket, keepalive_s: int) -> None:
     """Set TCP_NODELAY and keepalive; accepted sockets inherit both from their listener (tcp(7))."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -4,7 +4,16 @@ import socket
 
 import pytest
 
-from tests.faults.scripted import expect, in_pieces, next_pipe, sharing, transaction, words
+from tests.faults.scripted import (
+    expect,
+    get,
+    in_pieces,
+    next_pipe,
+    page,
+    sharing,
+    transaction,
+    words,
+)
 from tests.harness import Proxy, Rig, is_silent, receive_all, reset
 
 
@@ -160,3 +169,19 @@ def test_those_whom_the_deadline_of_a_drain_cuts_are_given_no_pipe_by_one_anothe
 
 def _sessions(proxy: Proxy, count: int) -> None:
     proxy.figures_when(lambda f: f.sessions == count, f"{count} sessions")
+
+
+@pytest.mark.parametrize("behind", [0, 100, 100_000])
+def test_one_that_asks_for_the_close_has_its_reply_whatever_it_has_said_since(
+    behind: int, rig: Rig
+) -> None:
+    """A close over bytes that were not read would be a reset, and the reply might be lost."""
+    upstream = rig.upstream()
+    proxy = sharing(rig, "http1", upstream, slab_bytes=4_096, slabs=4)
+    client = proxy.connect()
+    client.sendall(get("/1", "Connection: close") + b"x" * behind)
+    server = upstream.accept()
+    expect(server, get("/1"))
+    body = b"y" * 100_000
+    server.sendall(page(body))
+    assert receive_all(client) == page(body)
