@@ -7,7 +7,7 @@ JOBS ?= 3
 SECONDS ?= 600
 MINUTES ?= 10
 
-.PHONY: help install run test check format bench conformance soak chaos sessions fuzz replacements failover clean
+.PHONY: help install run test check format bench conformance soak chaos sessions loris fuzz replacements failover clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -47,6 +47,9 @@ chaos: $(STAMP)  ## one whole proxy under load while everything is harmed: MINUT
 
 sessions: $(STAMP)  ## a million short sessions through one worker: memory and fds stay flat
 	$(BIN)/python -m ops.bench.short_sessions
+
+loris: $(STAMP)  ## 8,000 clients that never finish a request: the p99 of the others, alone and beside
+	$(BIN)/python -m ops.bench.slow_loris
 
 fuzz: $(STAMP)  ## MINUTES=10 of any bytes for each parser in turn; build/fuzz keeps what it finds
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev,fuzz]'

@@ -45,7 +45,9 @@ class Generator:
     def wait_until_ready(self) -> None:
         """Wait for its connections to stand."""
         assert self._child.stdout is not None
-        ready, _, _ = select.select([self._child.stdout], [], [], READY_DEADLINE_S)
+        poll = select.poll()  # select(2) knows no fd above 1,023
+        poll.register(self._child.stdout, select.POLLIN)
+        ready = poll.poll(READY_DEADLINE_S * 1000)
         if not ready:
             raise MeasurementError(f"the load was not ready in {READY_DEADLINE_S:.0f} s")
         if self._child.stdout.readline() != "ready\n":
