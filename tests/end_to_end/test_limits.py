@@ -14,15 +14,26 @@ from tests.harness import DEADLINE_S, wait_until
 from tests.proxy import FULL, Aegis, Proxies, connect, sockaddr
 
 ATTEMPTS = 10_000 if FULL else 400
+# Where all places are taken a client is refused once the controller has said so, within a second.
+pytestmark = pytest.mark.timeout(1_800 if FULL else 120)
 WORKERS = pytest.mark.parametrize("workers", [1, 2, 4])
 
 
-def limited(proxies: Proxies, echo: Echo, workers: int, **front: Any) -> Aegis:
+def limited(
+    proxies: Proxies,
+    echo: Echo,
+    workers: int,
+    *,
+    whole: Any = None,
+    db: Any = None,
+    **front: Any,
+) -> Aegis:
     aegis = proxies.new()
     aegis.configure(
         workers=workers,
         listeners={"front": {"bind": aegis.address, **front}},
-        backends={"db": {"servers": [echo.address]}},
+        backends={"db": {"servers": [echo.address], **(db or {})}},
+        **(whole or {}),
     )
     aegis.start()
     return aegis
@@ -84,22 +95,47 @@ def limit_when(aegis: Aegis, key: str, used: int | None, refused: int) -> None:
 
 
 @WORKERS
-def test_sessions_of_a_listener_are_as_many_as_stated(
-    workers: int, proxies: Proxies, echo: Echo
+@pytest.mark.parametrize("key", ["front.max_sessions", "max_sessions"])
+def test_sessions_of_a_listener_and_of_all_are_as_many_as_stated(
+    workers: int, key: str, proxies: Proxies, echo: Echo
 ) -> None:
     most = 50
-    aegis = limited(proxies, echo, workers, max_sessions=most)
+    of_listener = key.startswith("front.")
+    stated = {"max_sessions": most}
+    front, whole = (stated, {}) if of_listener else ({}, stated)
+    aegis = limited(proxies, echo, workers, whole=whole, **front)
     inside = attempt(aegis, ATTEMPTS)
     assert len(inside) == echo.accepted == most
-    limit_when(aegis, "front.max_sessions", most, ATTEMPTS - most)
+    limit_when(aegis, key, most, ATTEMPTS - most)
     for client in inside[:20]:
         client.close()
-    limit_when(aegis, "front.max_sessions", most - 20, ATTEMPTS - most)
+    limit_when(aegis, key, most - 20, ATTEMPTS - most)
     again = attempt(aegis, 100)
     assert len(again) == 20
     assert echo.accepted == most + 20
     assert all(works(client) for client in inside[20:] + again)
     for client in inside + again:
+        client.close()
+
+
+@WORKERS
+@pytest.mark.parametrize("of", ["backend", "server"])
+def test_connections_are_as_many_as_stated_and_whoever_waits_in_vain_is_refused(
+    workers: int, of: str, proxies: Proxies, echo: Echo
+) -> None:
+    most = 50
+    db: dict[str, Any] = {"queue_timeout_s": 0.2, "max_connections": most}
+    if of == "server":
+        del db["max_connections"]
+        db["servers"] = [{"address": echo.address, "max_connections": most}]
+    aegis = limited(proxies, echo, workers, db=db)
+    inside = attempt(aegis, ATTEMPTS)
+    assert len(inside) == echo.accepted == most
+    if of == "backend":
+        limit_when(aegis, "db.max_connections", most, ATTEMPTS - most)
+    wait_until(lambda: aegis.status().listeners[0].sessions == most, "the others have gone")
+    assert all(works(client) for client in inside)
+    for client in inside:
         client.close()
 
 
