@@ -159,6 +159,8 @@ class PoolFigures(msgspec.Struct):
     """Server → from a request's arrival to the end of its reply; not the wait for a pipe."""
     in_flight: int = 0
     """Replies that are owed now."""
+    oldest_s: dict[str, float] = {}
+    """Server → for how long the oldest reply has been due that it owes on shared pipes; 0: none."""
     errors: dict[Literal["client", "server"], dict[str, int]] = msgspec.field(
         default_factory=lambda: {"client": {}, "server": {}}
     )
@@ -196,7 +198,7 @@ class Figures(msgspec.Struct, tag="figures"):
     spliced_bytes: int = 0
     turn_seconds: Histogram = msgspec.field(default_factory=lambda: empty(TURN_BOUNDS_S))
     longest_turn_s: float = 0.0
-    """Since the previous telemetry."""
+    """Since the previous telemetry; or the lateness of a timer, where that was more."""
     accept_pauses: int = 0
     cut: int = 0
     """Sessions that a drain's deadline ended."""

@@ -239,6 +239,11 @@ IN_FLIGHT = _gauge(
     "worker backend protocol",
     "Requests on shared pipes whose reply has not ended, by replies owed.",
 )
+OLDEST_REPLY = _gauge(
+    "aegis_oldest_reply_seconds",
+    "worker backend server protocol",
+    "For how long the oldest reply has been due that a server owes on shared pipes.",
+)
 FRAMER_ERRORS = _counter(
     "aegis_framer_errors_total",
     "worker backend protocol from kind",
@@ -290,7 +295,9 @@ TURN_SECONDS = Metric(
     TURN_BOUNDS_S,
 )
 LONGEST_TURN = _gauge(
-    "aegis_loop_longest_turn_seconds", "worker", "Longest turn of the loop in the last second."
+    "aegis_loop_longest_turn_seconds",
+    "worker",
+    "Longest turn of the loop in the last second, or how late a timer was: the core was taken.",
 )
 BUS_DROPPED = _counter(
     "aegis_bus_dropped_total",

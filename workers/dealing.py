@@ -79,6 +79,10 @@ class Dealer(ServerEnd):
         self.stuck: tuple[int, int] | None = None
         """A client does not take its replies: their end, and how many."""
 
+    def due_for(self, now: float) -> float:
+        """Return for how long the oldest reply has been due; 0 if none is."""
+        return now - self._asked_at[0][0] if self._asked_at else 0.0
+
     def begin(self) -> None:
         """Begin to owe: from now on the server's silence counts."""
         self.busy_since = self.loop.now

@@ -226,6 +226,8 @@ class Loop:
                     readers[fd].fail(error)
                     writers[fd].fail(error)
             if started >= wheel.due:
+                # Timers are as late as the turn before was long, or the core was somebody else's.
+                figures.longest_turn_s = max(figures.longest_turn_s, started - wheel.due)
                 wheel.advance(started)
             if gathered and (not events or clock() >= self._gather_until):
                 later += gathered

@@ -276,6 +276,7 @@ class Pool(Opening):
     def sample(self) -> int:
         """Bring the figures up to date; returns how many pipes nobody uses."""
         self.figures.in_flight = sum([len(pipe.owed) for pipe in self.pipes])
+        self.figures.oldest_s = self.shelves.oldest(self.loop.now)
         self.figures.pipes = self.shelves.sample()
         return self.figures.pipes["idle"]
 

@@ -93,6 +93,17 @@ class Shelves:
         pipe.begin()
         return pipe
 
+    def oldest(self, now: float) -> dict[str, float]:
+        """Return by server for how long the oldest reply has been due, on pipes that are shared.
+
+        Who has a pipe alone may well wait on purpose (BLPOP).
+        """
+        oldest: dict[str, float] = {}
+        for pipe in self.pipes - self.alone:
+            address = pipe.target.figures.address
+            oldest[address] = max(oldest.get(address, 0.0), pipe.due_for(now))
+        return oldest
+
     def hand_over(self, pipe: "Pipe") -> None:
         """Let one client have it alone."""
         self.unlist(pipe)

@@ -56,6 +56,10 @@ def all_series(snapshot: Snapshot, now: float) -> Counts:
         longest: dict[Series, float] = {(metrics.LONGEST_TURN, (worker,)): figures.longest_turn_s}
         for backend in figures.backends:
             longest[metrics.LONGEST_WAIT, (worker, backend.backend)] = backend.longest_wait_s
+        for pool in figures.pools:
+            for server, due_s in pool.oldest_s.items():
+                labels = (worker, pool.backend, server, pool.protocol)
+                longest[metrics.OLDEST_REPLY, labels] = due_s
         for key, seconds in longest.items():  # of two processes of a slot the longer one
             series[key] = (max(series.get(key, (0.0,))[0], seconds),)
     in_phase = {(heard.figures.slot, heard.figures.phase) for heard in fresh}

@@ -184,6 +184,18 @@ SERVERS = Row(
             8,
         ),
         Panel(
+            "Oldest reply that is due",
+            "By server, on shared pipes. Growing evenly: it hangs, and no latency says so.",
+            [
+                Query(
+                    f"max by (instance, backend, server) (aegis_oldest_reply_seconds{{{ALL}}})",
+                    "{{backend}}/{{server}}",
+                )
+            ],
+            "s",
+            8,
+        ),
+        Panel(
             "Time to the first byte, p99",
             "By server, without pipes: the same for raw sessions.",
             [

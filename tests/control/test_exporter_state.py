@@ -60,6 +60,7 @@ def worker_figures(
         {"idle": 1},
         opened=1,
         reply_seconds={SERVER: empty(REPLY_BOUNDS_S)},
+        oldest_s={SERVER: 0.5},
         pins={"multi": 1},
         losses={"server_lost": 1},
     )

@@ -4,6 +4,7 @@ Bounds are exact, not tolerant: a worker's clock and the test's are one, so what
 between two instants of the test's own.
 """
 
+import signal
 import socket
 from time import monotonic
 
@@ -142,3 +143,32 @@ def test_a_wait_for_a_connection_is_seen_while_it_lasts_and_counted_when_it_is_o
     assert observed(backend.wait_seconds) == observed(earlier) + 1
     waited_s = backend.wait_seconds.sum_s - earlier.sum_s
     assert before - seen <= waited_s <= monotonic() - begun
+
+
+def test_a_reply_that_does_not_come_is_told_by_its_age(rig: Rig) -> None:
+    upstream = rig.upstream()
+    proxy = sharing(rig, "resp", upstream, backend={"max_connections": 2})
+    client, other = proxy.connect(), proxy.connect()
+    begun = monotonic()
+    client.sendall(words("GET", "a"))
+    server = upstream.accept()
+    expect(server, words("GET", "a"))
+    sent = monotonic()
+    wait_until(lambda: monotonic() > sent + 0.3, "a server that thinks")
+    asked = monotonic()
+    (due_s,) = proxy.figures().pools[0].oldest_s.values()
+    assert asked - sent <= due_s <= monotonic() - begun
+    server.sendall(b"+A\r\n")
+    expect(client, b"+A\r\n")
+    other.sendall(words("BLPOP", "list", "0"))  # has a pipe alone, and waits on purpose
+    expect(server, words("BLPOP", "list", "0"))
+    assert set(proxy.figures().pools[0].oldest_s.values()) <= {0.0}
+
+
+def test_a_core_that_was_taken_away_is_a_late_timer(rig: Rig) -> None:
+    proxy = rig.proxy(rig.upstream().address)
+    begun = monotonic()
+    proxy.worker.freeze()
+    wait_until(lambda: monotonic() > begun + 1.0, "somebody else's second")
+    proxy.worker.signal(signal.SIGCONT)
+    wait_until(lambda: proxy.bus.next_telemetry().longest_turn_s > 0.7, "it is told")
