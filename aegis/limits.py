@@ -56,6 +56,7 @@ CHECK_REPLY_BYTES = 16_384  # of the answer to a check are read; a banner or a s
 PRELUDE_S = 30.0  # for a PROXY header, a ClientHello or a handshake, where nothing else is said
 PEEK_BYTES = 2_048  # looked at of a PROXY header at once; with its values one may be longer
 SHARE_WAIT_S = 3.0  # in which a share that is free elsewhere comes: mostly milliseconds
+SHARE_TURN_S = 0.1  # of fewer connections than workers one goes to who has waited so much longer
 MAX_WAITING_FOR_SHARE = 1_024  # clients of each worker; more are refused at once
 MAX_FAREWELLS = 256  # clients of each listener that are told why at once; more are just closed
 

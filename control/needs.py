@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Container, Iterable
+from time import monotonic
 from typing import NamedTuple
 
 from aegis.config import Config
@@ -18,6 +19,7 @@ class _Use(NamedTuple):
     busy: int = 0
     waiting: int = 0
     least: int = 1
+    waited_s: float = 0.0
 
 
 def session_limits(config: Config) -> dict[str, int]:
@@ -32,6 +34,7 @@ def needs_of(
 ) -> dict[str, dict[int, Need]]:
     """Return name -> pid -> need, for all limits and all living workers."""
     needs: dict[str, dict[int, Need]] = {name: {} for name in shares.limits}
+    now = monotonic()
     for process in processes:
         report = process.report
         ours = report is not None and report.controller == os.getpid()
@@ -48,6 +51,7 @@ def needs_of(
                 use.waiting,
                 leaving=process.hung or process.pid in retired,
                 least=use.least,
+                waited_s=use.waited_s + now - process.heard_at,
             )
     return needs
 
@@ -71,10 +75,13 @@ def _uses(figures: Figures) -> dict[str, _Use]:
 
     Of sessions nothing is kept back for the next client: who finds none waits until a share comes.
     """
-    uses = {each.backend: _Use(each.open, each.busy, each.waiting) for each in figures.backends}
+    uses = {
+        each.backend: _Use(each.open, each.busy, each.waiting, waited_s=each.longest_wait_s)
+        for each in figures.backends
+    }
     for server in figures.servers:
-        waiting = uses.get(server.backend, _Use()).waiting
-        use = _Use(server.connections, server.busy, waiting)
+        of_backend = uses.get(server.backend, _Use())
+        use = of_backend._replace(open=server.connections, busy=server.busy)
         uses[f"{server.backend}/{server.address}"] = use
     for limit in figures.limits:
         uses[limit.name] = _Use(limit.open, limit.open, limit.waiting, least=0)

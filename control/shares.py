@@ -12,11 +12,14 @@ reports no more open connections than that.
 
 A worker that leaves its slot keeps what its remaining clients need and no more than half of a fair
 part; one connection, if its clients have none, comes before anybody else's. Who has none at all
-gets one from who has most, so that a successor can serve at once.
+gets one from who has most, so that a successor can serve at once. Where there are fewer than
+workers whose clients wait, these take turns.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+from aegis.limits import SHARE_TURN_S
 
 
 class Need(NamedTuple):
@@ -36,6 +39,8 @@ class Need(NamedTuple):
     """It has a successor."""
     least: int = 1
     """What it keeps for its next client, if there is enough for all workers."""
+    waited_s: float = 0.0
+    """How long the first of those has waited that wait."""
 
 
 def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
@@ -59,6 +64,8 @@ def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
             # Sessions do not end because a share is smaller, so what they use is no one else's.
             used = 0 if need.least else need.busy
             shares[pid] = min(need.granted, max(fair + min(1, left_over), used))
+    if limit < len(staying):
+        _take_turns(staying, hungry, shares)
     first = _see_to_the_ends(limit, fair, needs, staying, shares)
     takers = {pid: staying[pid].waiting for pid in hungry}
     if not hungry:
@@ -69,13 +76,28 @@ def divide(limit: int, needs: dict[int, Need]) -> dict[int, int]:
     free -= len(first)
     takers = {pid: wanted for pid, wanted in takers.items() if wanted > 0}
     while free > 0 and takers:
-        pid = min(takers, key=lambda each: (shares[each], each))
+        pid = min(takers, key=lambda each: (shares[each], -staying[each].waited_s, each))
         shares[pid] += 1
         free -= 1
         takers[pid] -= 1
         if takers[pid] <= 0:
             del takers[pid]
     return shares
+
+
+def _take_turns(staying: dict[int, Need], hungry: list[int], shares: dict[int, int]) -> None:
+    """Take from workers that serve, in place, where clients of one without any wait for longer.
+
+    One that shares its pipe may be busy for ever and have nobody who waits.
+    """
+    without = [pid for pid in hungry if not shares[pid]]
+    having = [pid for pid in staying if shares[pid]]
+    for pid in sorted(without, key=lambda each: -staying[each].waited_s):
+        donor = min(having, key=lambda each: staying[each].waited_s, default=pid)
+        if staying[pid].waited_s <= staying[donor].waited_s + SHARE_TURN_S:
+            return
+        shares[donor] -= 1
+        having.remove(donor)
 
 
 def _see_to_the_ends(

@@ -93,6 +93,18 @@ def test_one_connection_for_two_workers_goes_to_who_needs_it() -> None:
     assert settle(1, needs) == {11: 0, 12: 1}
 
 
+def test_one_connection_for_two_workers_that_both_want_it_is_theirs_in_turn() -> None:
+    served = Need(1, 1, 1, 1, 3, waited_s=0.2)
+    starved = Need(0, 0, 0, 0, 3, waited_s=0.25)
+    assert divide(1, {11: served, 12: starved}) == {11: 1, 12: 0}, "not for so little"
+    starved = starved._replace(waited_s=0.5)
+    assert divide(1, {11: served, 12: starved}) == {11: 0, 12: 0}, "it lets go first"
+    never_idle = Need(1, 1, 1, 1, 0)
+    assert divide(1, {11: never_idle, 12: starved}) == {11: 0, 12: 0}
+    let_go = Need(0, 0, 0, 0, 3, waited_s=0.3)
+    assert divide(1, {11: let_go, 12: starved}) == {11: 0, 12: 1}, "who has waited longest"
+
+
 def test_a_newborn_worker_gets_one_from_who_has_most() -> None:
     needs = {11: Need(5, 5, 5, 5, 0), 12: Need(3, 3, 3, 3, 0), 13: Need(0, 0, 0, 0, 0)}
     assert divide(8, needs) == {11: 4, 12: 3, 13: 0}  # let go first

@@ -3,6 +3,7 @@
 import errno
 import random
 import socket
+import threading
 from collections.abc import Iterator
 from time import monotonic
 
@@ -11,10 +12,11 @@ import pytest
 from tests.faults.asks import Ask
 from tests.faults.poller import READ, WRITE, Poller
 from tests.faults.resp_talk import RespTalk
+from tests.faults.scripted import words
 from tests.faults.servers import Redis
 from tests.faults.shim import Shim
-from tests.harness import Rig, is_silent
-from tests.proxy import FULL, Aegis, Proxies, made, sockaddr
+from tests.harness import Rig, is_silent, receive
+from tests.proxy import FULL, Aegis, Proxies, connect, made, sockaddr
 
 CLIENTS, TURNS = (1000, 50) if FULL else (120, 8)
 KINDS = frozenset({"echo", "get", "incr", "transaction", "block"})
@@ -125,6 +127,30 @@ def test_the_server_never_sees_a_ninth_connection_and_no_client_starves(
         mean, longest = sum(waits) / len(waits), max(waits)
         print(f"pinned {pinned}: {len(waits)} waits, mean {mean:.4f} s, longest {longest:.4f} s")
         assert longest < UNFAIR * mean + HICCUP_S
+
+
+def test_one_connection_for_two_workers_whose_clients_all_want_it_starves_nobody(
+    proxies: Proxies,
+) -> None:
+    server = Redis(proxies.directory)
+    proxies.own.callback(server.close)
+    limits = {"max_connections": 1, "queue_timeout_s": 2.0}
+    aegis = sharing(proxies, "{}:{}".format(*server.address), **limits)
+    enough = monotonic() + 5.0
+    answers: list[bytes] = []
+
+    def ask() -> None:
+        with connect(aegis.address) as client:
+            while monotonic() < enough:
+                client.sendall(words("PING"))
+                answers.append(receive(client, 7))
+
+    clients = [threading.Thread(target=ask) for _ in range(8)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert set(answers) == {b"+PONG\r\n"}
 
 
 def test_pool_min_is_divided_over_the_workers(rig: Rig, proxies: Proxies) -> None:
