@@ -70,7 +70,7 @@ _WORKERS = [
     Column("new/s", 60, lambda w: rate(w.sessions_per_s)),
     Column("memory", 100, lambda w: size(w.memory_bytes)),
     Column("slabs", 100, lambda w: f"{w.slabs_used}/{w.slabs}"),
-    Column("restarts", 80, lambda w: str(w.restarts)),
+    Column("restarts", 80, lambda w: "-" if w.restarts is None else str(w.restarts)),
 ]
 _LISTENERS = [
     Column("listener", 0, lambda t: escape(t.name)),

@@ -226,7 +226,7 @@ def _lanes(
                 phase=figures.phase,
                 state=seat.state if seat is not None else None,
                 retired=newest[figures.slot] != figures.pid,
-                restarts=seat.restarts if seat is not None else 0,
+                restarts=seat.restarts if seat is not None else None,
                 epoch=seat.epoch if seat is not None else None,
                 heard_s=now - heard.at,
                 load=per_s.sum(metrics.CPU_SECONDS),

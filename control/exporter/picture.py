@@ -52,7 +52,8 @@ class Lane(msgspec.Struct):
     state: SeatState | None
     retired: bool
     """Another process of the slot came later."""
-    restarts: int
+    restarts: int | None
+    """None: the controller is not heard."""
     epoch: int | None
     """The last change that the slot's worker has applied."""
     heard_s: float
