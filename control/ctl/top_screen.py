@@ -20,6 +20,7 @@ _STYLES = {"bad": "bold red", "warn": "yellow", "good": "green", "info": ""}
 _HEALTH = {
     "up": "green",
     "failing": "yellow",
+    "refused": "bold red",
     "down": "bold red",
     "ejected": "bold red",
     "drain": "yellow",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from aegis import metrics
 from aegis.limits import HISTORY_S, MAX_EVENTS, STALE_S
 from control.exporter.counts import total_of
-from control.exporter.picture import Event, Lane, Picture, Severity
+from control.exporter.picture import Event, Lane, Picture, Severity, name_of
 from control.exporter.rates import Table
 from control.exporter.state import Snapshot
 
@@ -28,6 +28,7 @@ _PHASES: dict[str, Severity] = {
 _HEALTH: dict[str, tuple[Severity, str]] = {
     "up": ("good", "is up"),
     "failing": ("warn", "fails now and then"),
+    "refused": ("bad", "could not be connected to"),
     "down": ("bad", "is down"),
     "ejected": ("bad", "is ejected"),
     "drain": ("warn", "gets no new sessions, by an operator's word"),
@@ -190,8 +191,8 @@ class Watcher:
                     continue
                 severity, what = _HEALTH[server.health]
                 why = f": {server.error}" if server.health != "up" and server.error else ""
-                name = f"Server {server.address} of {backend.name}"
-                yield "server", severity, f"{name} {what}{why}"
+                name = name_of(backend, server)
+                yield "server", severity, f"Server {name} {what}{why}"
 
     def _of_sessions(self, snapshot: Snapshot) -> Iterator[tuple[str, Severity, str]]:
         parts = [*snapshot.folded.values(), *(heard.counts for heard in snapshot.processes)]

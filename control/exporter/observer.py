@@ -122,6 +122,7 @@ class Observer:
                     if backend == name
                 ],
                 panic=name in known and known[name].panic,
+                max_connections=(known[name].max_connections or None) if name in known else None,
             )
             for name in names
         ]
@@ -155,6 +156,7 @@ class Observer:
             name=state.name if state is not None else address,
             weight=state.weight if state is not None else None,
             backup=state is not None and state.backup,
+            failed_at=met.failed_at,
         )
 
 

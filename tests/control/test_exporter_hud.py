@@ -217,7 +217,7 @@ def trying(pid: int, connects: int, refused: int) -> Figures:
 
 
 def test_a_servers_health_is_what_connecting_to_it_has_met(scene: Scene) -> None:
-    met = [(0, 0, "unknown"), (0, 0, "unknown"), (1, 0, "up"), (1, 3, "down"), (1, 3, "down"),
+    met = [(0, 0, "unknown"), (0, 0, "unknown"), (1, 0, "up"), (1, 3, "refused"), (1, 3, "refused"),
            (2, 3, "up"), (3, 4, "failing"), (4, 4, "failing")]  # fmt: skip
     for connects, refused, health in met:
         (server,) = scene.second(trying(1, connects, refused)).backends[0].servers
@@ -226,10 +226,40 @@ def test_a_servers_health_is_what_connecting_to_it_has_met(scene: Scene) -> None
         (server,) = scene.second(trying(1, 4, 4)).backends[0].servers
     assert server.health == "up"
     assert scene.news() == [
-        f"Server {SERVER} of db is down: ECONNREFUSED",
-        f"Server {SERVER} of db is up",
-        f"Server {SERVER} of db fails now and then: ECONNREFUSED",
-        f"Server {SERVER} of db is up",
+        f"Server db/{SERVER} could not be connected to: ECONNREFUSED",
+        f"Server db/{SERVER} is up",
+        f"Server db/{SERVER} fails now and then: ECONNREFUSED",
+        f"Server db/{SERVER} is up",
+    ]
+
+
+def test_a_refusal_is_told_with_its_age_and_ends_with_a_connect_or_after_a_minute(
+    scene: Scene,
+) -> None:
+    scene.second(trying(1, 1, 0))
+    (once,) = said(scene.second(trying(1, 1, 1)))
+    assert once == f"Server db/{SERVER} refused its last connect just now"
+    for _ in range(60):
+        picture = scene.second(trying(1, 1, 1))
+    assert said(picture) == [f"Server db/{SERVER} refused its last connect 60 s ago"]
+    picture = scene.second(trying(1, 1, 1))
+    assert (said(picture), picture.backends[0].servers[0].health) == ([], "unknown")
+    assert said(scene.second(trying(1, 1, 2)))
+    assert said(scene.second(trying(1, 2, 2))) == []
+    scene.news()
+    scene.backends = state("unchecked")
+    (finding,) = said(scene.second(trying(1, 2, 3)))
+    assert finding == f"Server db/one ({SERVER}) refused its last connect just now"
+    scene.backends = state("up")
+    assert said(scene.second(trying(1, 2, 4))) == [], "checks know better"
+
+
+def test_an_attempt_that_was_not_refused_is_not_called_so(scene: Scene) -> None:
+    figures = trying(1, 1, 0)
+    scene.second(figures)
+    figures.servers[0].connect_errors = {"ETIMEDOUT": 1}
+    assert said(scene.second(figures)) == [
+        f"Server db/{SERVER}: its last connect failed just now: ETIMEDOUT"
     ]
 
 
@@ -260,7 +290,7 @@ def test_what_the_controller_knows_of_a_server_outranks_what_connecting_has_met(
         scene.backends = backends
         (server,) = scene.second(worker_figures(1, accepted=turns)).backends[0].servers
         assert (server.health, server.error, server.name) == (health, error, "one")
-    name = f"Server {SERVER} of db"
+    name = f"Server db/one ({SERVER})"
     assert scene.news() == [
         f"{name} is down: reply timeout",
         f"{name} is up",
@@ -301,7 +331,7 @@ def test_a_hot_core_a_stall_and_a_queue_are_told_and_stay_to_be_read(scene: Scen
     expected = [
         "Worker 0 (core 3) is at its limit: 95% of its core",
         "Worker 0 (core 3) stalls: a turn of its loop took 200 ms",
-        "3 clients wait for db, the longest for 250 ms: 1 of 1 connections busy",
+        "3 clients wait for db, the longest for 250 ms: 1 of 1 open connections busy",
     ]
     assert said(scene.second(figures)) == expected
     quiet = working(1, 2, cpu_s=1.95)
@@ -317,10 +347,29 @@ def test_a_server_that_is_down_comes_first_and_goes_when_it_is_up(scene: Scene) 
     figures.listeners[0].closed["connect_failed"] = 5
     picture = scene.second(figures)
     assert said(picture) == [
-        f"Server {SERVER} of db is down: ECONNREFUSED",
+        f"Server db/{SERVER} refused its last connect just now",
         "Listener front: 5 sessions/s end with connect_failed",
     ]
-    assert f"Server {SERVER} of db is down: ECONNREFUSED" not in said(scene.second(trying(1, 1, 5)))
+    assert not any("Server" in text for text in said(scene.second(trying(1, 1, 5))))
+
+
+@pytest.mark.parametrize(
+    ("limit", "use"),
+    [
+        (0, "0 of 0 open connections busy"),
+        (2, "0 of 2 connections busy"),
+        (1, "0 of 1 connections busy, fewer than the 2 workers: another one has them"),
+    ],
+)
+def test_who_waits_is_told_of_the_limit_and_that_there_may_be_fewer_than_workers(
+    scene: Scene, limit: int, use: str
+) -> None:
+    scene.backends = [msgspec.structs.replace(state("up")[0], max_connections=limit)]
+    heard = [worker_figures(1), worker_figures(2, slot=1)]
+    for figures in heard:
+        figures.backends[0].open = figures.backends[0].busy = 0
+    heard[0].backends[0].waiting, heard[0].backends[0].longest_wait_s = 4, 2.0
+    assert said(scene.second(*heard)) == [f"4 clients wait for db, the longest for 2 s: {use}"]
 
 
 def test_silence_and_a_missing_controller_are_told(scene: Scene) -> None:

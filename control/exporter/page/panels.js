@@ -149,13 +149,14 @@ const CORES = [
 const HEALTH_TONE = {
   up: "good",
   failing: "warn",
+  refused: "bad",
   down: "bad",
   ejected: "bad",
   drain: "warn",
   maint: "warn",
   unknown: "",
 };
-const WITH_REASON = new Set(["failing", "down", "ejected"]);
+const WITH_REASON = new Set(["failing", "refused", "down", "ejected"]);
 
 function serverAside(server) {
   const weight = known(server.weight) && server.weight !== 1 ? `, weight ${count(server.weight)}` : "";
@@ -170,8 +171,9 @@ const SERVERS = [
     update: (cell, server) => {
       const error = WITH_REASON.has(server.health) ? server.error : "";
       const since = server.since && server.health !== "up" ? ` since ${time(server.since)}` : "";
+      const when = server.health === "refused" ? ` at ${time(server.failed_at)}` : since;
       const dot = cell.firstChild;
-      setText(dot, `${server.health}${error && ` (${error})`}${since}`);
+      setText(dot, `${server.health}${error && ` (${error})`}${when}`);
       setTone(dot, HEALTH_TONE[server.health]);
     },
   },
