@@ -136,6 +136,25 @@ def test_the_page_is_used_by_keyboard_and_says_what_it_shows(page: Page, aegis: 
     page.wait(f"{theme} === 'light' && {ROWS} === 2", "the theme that was chosen", START_S)
 
 
+def test_a_long_error_hides_no_number_of_its_server(page: Page, aegis: Aegis) -> None:
+    visit(page, aegis)
+    page.evaluate(
+        "{ const now = structuredClone(state.now), server = now.backends[0].servers[0];"
+        " Object.assign(server, { health: 'down', since: 1, name: 'a-server-of-some-name',"
+        " error: 'the reply was not what is expected: ' + '-NOAUTH_Authentication_'.repeat(9) });"
+        " now.listeners[0].closed_per_s = { connect_failed: 4, client_reset: 2, queue_timeout: 3 };"
+        " state.now = now; showTables(now); showTables = () => {}; }"
+    )
+    over = (
+        "[...document.querySelectorAll('.scroll:has(table)')]"
+        ".map((box) => box.scrollWidth - box.clientWidth)"
+    )
+    for width in (1280, 1400, 1920, 2800, 3840):
+        page.show(width, 900)
+        page.wait(f"innerWidth === {width}", "the window's size")
+        assert page.evaluate(over) == [0, 0, 0], f"tables are cut at {width}"
+
+
 def test_the_page_follows_the_systems_theme_and_fits_every_screen(page: Page, aegis: Aegis) -> None:
     visit(page, aegis)
     for theme in ("light", "dark"):

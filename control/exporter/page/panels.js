@@ -57,6 +57,7 @@ function fillTable(id, items, keyOf, columns, empty) {
 function makeCell(column) {
   const cell = element(column.heading ? "th" : "td", column.heading ? { scope: "row" } : {});
   if (column.number) cell.className = "number";
+  if (column.words) cell.className = "words";
   if (column.make) cell.append(column.make());
   return cell;
 }
@@ -167,6 +168,7 @@ function serverAside(server) {
 const SERVERS = [
   named((server) => server.name || server.address, serverAside),
   {
+    words: true,
     make: () => element("span", { class: "dot" }),
     update: (cell, server) => {
       const error = WITH_REASON.has(server.health) ? server.error : "";
@@ -199,6 +201,7 @@ const LISTENERS = [
       Object.entries(closed)
         .map(([reason, rate]) => `${reason} ${count(rate)}/s`)
         .join(", ") || DASH,
+    { words: true },
   ),
 ];
 
