@@ -109,6 +109,15 @@ def test_a_page_whose_exporter_dies_says_so_and_recovers_by_itself(
     aegis.kill(exporter.pid)
     page.wait(f"{EVENTS}.includes('The exporter died and is back')", "the successor", START_S)
     page.wait(f"{LINK} === 'live'", "a live page")
+    exporter = aegis.status().exporter
+    config = aegis.config_file.read_text()
+    aegis.config_file.write_text(config.replace("[log]", '[log]\nformat = "json"'))
+    aegis.done("reload")
+    wait_until(lambda: aegis.status().exporter != exporter, "an exporter of the new configuration")
+    page.wait(f"{EVENTS}.includes('Worker 1 is replaced')", "the reload", START_S)
+    told = [event["text"] for event in status(aegis)["events"]]
+    assert told.count("The exporter died and is back, restart 1") == 1, told
+    assert not [text for text in told if "Worker" in text and "is replaced" not in text], told
     aegis.done("stop")
     page.wait(f"{LINK} === 'lost'", "a page that knows that it is old", START_S)
 
