@@ -178,6 +178,8 @@ class BackendState(msgspec.Struct, frozen=True):
     panics: int
     """How often that has begun."""
     servers: list[ServerState]
+    max_connections: int = 0
+    """Of all workers together; 0: no limit."""
 
 
 class Supervision(msgspec.Struct, frozen=True, tag="supervision"):

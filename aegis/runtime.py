@@ -34,7 +34,10 @@ MAX_DIRECTORY_BYTES = 80  # of the 107 that a unix socket's path may have (unix(
 SOCKET_FILES = ("commands.ipc", "reports.ipc", "requests.ipc")
 EXPORTER_LEDGER_FILE = "exporter.counters"
 SERVERS_FILE = "servers.json"
-EXPORTER_FILES = ("telemetry.ipc", "sessions.ipc", EXPORTER_LEDGER_FILE)
+EXPORTER_HISTORY_FILE = "exporter.history"
+EXPORTER_FILES = (
+    "telemetry.ipc", "sessions.ipc", EXPORTER_LEDGER_FILE, EXPORTER_HISTORY_FILE,
+)  # fmt: skip
 _HELD, _GATE = 0, 1  # bytes of a claim's file
 _FLOCK = "hhqqi0q"  # struct flock with 64-bit offsets: type, whence, start, length, pid
 

@@ -26,6 +26,7 @@ def server_states(servers: Servers) -> list[BackendState]:
             panic=backend.panic,
             panics=backend.panics,
             servers=[_state(backend, server) for server in backend.servers.values()],
+            max_connections=servers.limits.get(backend.conf.name, 0),
         )
         for backend in servers.backends.values()
     ]

@@ -8,6 +8,7 @@ import termios
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from typing import Annotated
@@ -17,6 +18,7 @@ import typer
 from rich.console import Console, RenderableType
 from rich.layout import Layout
 from rich.live import Live
+from rich.styled import Styled
 from rich.text import Text
 
 from aegis.addresses import parse_tcp_address
@@ -97,9 +99,17 @@ def _watch(console: Console, address: str, sort: str, interval: float, keys: Ite
 
 
 def _whole(now: Shown, sort: str, trouble: str, width: int, height: int) -> RenderableType:
-    foot = Text(trouble or f"{_KEYS} · by {sort}", style="bold red" if trouble else "dim")
+    shown = screen(now, sort, width, height - 1)
+    foot = Text(f"{_KEYS} · by {sort}", style="dim")
+    if trouble:
+        # What stands before the first bracket says it; the rest is for a command that ends there.
+        short = trouble.partition(" (")[0].removeprefix("the ")
+        at = datetime.fromtimestamp(now.at).astimezone()
+        foot = Text(f"{short} · q quit · as of {at:%H:%M:%S}", style="bold red")
+        shown = Styled(shown, "dim")
+    foot.no_wrap, foot.overflow = True, "ellipsis"
     whole = Layout()
-    whole.split_column(Layout(screen(now, sort, width, height - 1)), Layout(foot, size=1))
+    whole.split_column(Layout(shown), Layout(foot, size=1))
     return whole
 
 

@@ -1,33 +1,33 @@
 """What `aegis-ctl top` shows of a picture, for a terminal of any size. Pure.
 
 header, findings │ workers │ listeners │ backends with pools │ servers │ events
-                                                                         as many as fit
+                   └──────── of each a fair part of the lines ────────┘  what is left
 """
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NamedTuple
 
 import msgspec
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-from control.exporter.picture import Event, Lane, Picture, Server
+from control.ctl.top_table import Block, Column, lines_of, table_of
+from control.exporter.picture import Backend, Event, Lane, Picture, Server
 
 _STYLES = {"bad": "bold red", "warn": "yellow", "good": "green", "info": ""}
 _HEALTH = {
     "up": "green",
     "failing": "yellow",
+    "refused": "bold red",
     "down": "bold red",
     "ejected": "bold red",
     "drain": "yellow",
     "maint": "yellow",
     "unknown": "dim",
 }
-_FEWEST_ROWS = 3
-"""Of the workers, however low the terminal is."""
+_SPACED = 20
+"""Lines from which a terminal has some to spare between tables."""
 
 SORTS: dict[str, Callable[[Lane], float]] = {
     "slot": lambda lane: lane.slot,
@@ -45,91 +45,118 @@ class Shown(Picture):
     events: list[Event] = msgspec.field(default_factory=list)
 
 
-class Column(NamedTuple):
-    """One column; in a terminal of less than `width` columns it is left out."""
-
-    title: str
-    width: int
-    cell: Callable[[Any], str]
-
-
 def _phase(lane: Lane) -> str:
     if lane.state not in {"running", None}:
         return f"[bold red]{lane.state}[/]"
     return "retired" if lane.retired else lane.phase
 
 
+def _longest_wait(backend: Backend) -> str:
+    return seconds(backend.longest_wait_s) if backend.waiting else "-"
+
+
+def _requests(backend: Backend) -> float | None:
+    """Return requests per second, None where no pool counts them."""
+    rates = [pool.requests_per_s for pool in backend.pools if pool.requests_per_s is not None]
+    return sum(rates) if rates else None
+
+
+def _all_pipes(backend: Backend) -> str:
+    return ", ".join(_pipes(pool.pipes) for pool in backend.pools) or "-"
+
+
+def _pipes(pipes: dict[str, int]) -> str:
+    return " ".join(f"{count} {state}" for state, count in pipes.items() if count) or "none"
+
+
 _WORKERS = [
     Column("worker", 0, lambda w: str(w.slot)),
     Column("pid", 90, lambda w: str(w.pid or "-")),
     Column("core", 80, lambda w: str(w.cpu) if w.cpu >= 0 else "-"),
-    Column("phase", 0, _phase),
+    Column("phase", 0, _phase, text=True),
     Column("load", 0, lambda w: share(w.load)),
     Column("lag", 0, lambda w: seconds(w.lag_s)),
     Column("sessions", 0, lambda w: f"{w.sessions:,}"),
     Column("new/s", 60, lambda w: rate(w.sessions_per_s)),
     Column("memory", 100, lambda w: size(w.memory_bytes)),
-    Column("slabs", 100, lambda w: f"{w.slabs_used}/{w.slabs}"),
-    Column("restarts", 80, lambda w: str(w.restarts)),
+    Column("slabs", 101, lambda w: f"{w.slabs_used}/{w.slabs}"),
+    Column("restarts", 81, lambda w: "-" if w.restarts is None else str(w.restarts)),
 ]
 _LISTENERS = [
-    Column("listener", 0, lambda t: escape(t.name)),
+    Column("listener", 0, lambda t: escape(t.name), text=True),
     Column("sessions", 0, lambda t: f"{t.sessions:,}"),
     Column("new/s", 0, lambda t: rate(t.sessions_per_s)),
-    Column("requests/s", 70, lambda t: rate(t.requests_per_s)),
-    Column("from clients", 0, lambda t: size(t.from_clients_bytes_per_s, "/s")),
-    Column("from servers", 0, lambda t: size(t.from_servers_bytes_per_s, "/s")),
-    Column("ends otherwise", 90, lambda t: _most(t.closed_per_s)),
+    Column("from clients", 50, lambda t: size(t.from_clients_bytes_per_s, "/s"), "clients"),
+    Column("from servers", 51, lambda t: size(t.from_servers_bytes_per_s, "/s"), "servers"),
+    Column("ends otherwise", 90, lambda t: _most(t.closed_per_s), "other ends", text=True),
 ]
 _BACKENDS = [
-    Column("backend", 0, lambda b: escape(b.name)),
-    Column("connections", 0, lambda b: f"{b.open:,}"),
-    Column("busy", 0, lambda b: f"{b.busy:,}"),
+    Column("backend", 0, lambda b: escape(b.name), text=True),
+    Column("connections", 1, lambda b: f"{b.open:,}", "conns"),
+    Column("busy", 2, lambda b: f"{b.busy:,}"),
     Column("waiting", 0, lambda b: _alarming(f"{b.waiting:,}", b.waiting)),
-    Column("longest wait", 0, lambda b: seconds(b.longest_wait_s) if b.waiting else "-"),
+    Column("longest wait", 3, _longest_wait, "longest"),
+    Column("requests/s", 70, lambda b: rate(_requests(b)), "req/s"),
     Column("in flight", 90, lambda b: f"{sum(pool.in_flight for pool in b.pools):,}"),
-    Column("pipes", 80, lambda b: ", ".join(_pipes(pool.pipes) for pool in b.pools) or "-"),
     Column("pins/s", 100, lambda b: rate(sum(pool.pins_per_s for pool in b.pools))),
-    Column("lost/s", 100, lambda b: rate(sum(pool.losses_per_s for pool in b.pools))),
+    Column("lost/s", 101, lambda b: rate(sum(pool.losses_per_s for pool in b.pools))),
+    Column("pipes", 80, _all_pipes, text=True),
 ]
 _SERVERS = [
-    Column("server", 0, lambda s: escape(f"{s[0]}/{s[1].name or s[1].address}")),
-    Column("health", 0, lambda s: f"[{_HEALTH[s[1].health]}]{s[1].health}[/]"),
-    Column("weight", 100, lambda s: _weight(s[1].weight)),
-    Column("connections", 80, lambda s: f"{s[1].connections:,}"),
-    Column("connects/s", 80, lambda s: rate(s[1].connects_per_s)),
-    Column("connect p99", 0, lambda s: seconds(s[1].connect.p99)),
-    Column("answer p50", 100, lambda s: seconds(s[1].answer.p50)),
-    Column("answer p99", 60, lambda s: seconds(s[1].answer.p99)),
-    Column("errors/s", 70, lambda s: _alarming(rate(s[1].errors_per_s), s[1].errors_per_s)),
-    Column("last error", 90, lambda s: s[1].error or "-"),
+    Column("server", 0, lambda s: escape(f"{s[0]}/{s[1].name or s[1].address}"), text=True),
+    Column("health", 0, lambda s: f"[{_HEALTH[s[1].health]}]{s[1].health}[/]", text=True),
+    Column("weight", 120, lambda s: _weight(s[1].weight)),
+    Column("connections", 100, lambda s: f"{s[1].connections:,}", "conns"),
+    Column("connects/s", 101, lambda s: rate(s[1].connects_per_s), "conn/s"),
+    Column("connect p99", 3, lambda s: seconds(s[1].connect.p99), "conn p99"),
+    Column("answer p50", 4, lambda s: seconds(s[1].answer.p50), "ans p50"),
+    Column("answer p99", 2, lambda s: seconds(s[1].answer.p99), "ans p99"),
+    Column("errors/s", 1, lambda s: _alarming(rate(s[1].errors_per_s), s[1].errors_per_s), "err/s"),
+    Column("last error", 90, lambda s: escape(s[1].error) or "-", text=True),
 ]
 
 
 def screen(now: Shown, sort: str, width: int, height: int | None = None) -> RenderableType:
     """Return what to show; `height` None shows everything."""
     servers: list[tuple[str, Server]] = [(b.name, s) for b in now.backends for s in b.servers]
-    below = [
-        _table(_LISTENERS, now.listeners, width),
-        _table(_BACKENDS, now.backends, width),
-        _table(_SERVERS, servers, width),
-    ]
-    head = [_header(now), *(_finding(finding.severity, finding.text) for finding in now.findings)]
-    lanes = sorted(now.workers, key=SORTS[sort])
-    room = len(lanes)
+    workers = Block("workers", _WORKERS, sorted(now.workers, key=SORTS[sort]), by=sort)
+    # What is in trouble first, else in the configuration's order.
+    listeners = Block(
+        "listeners", _LISTENERS, sorted(now.listeners, key=lambda each: not each.closed_per_s)
+    )
+    backends = Block("backends", _BACKENDS, sorted(now.backends, key=lambda each: not each.waiting))
+    block = Block("servers", _SERVERS, sorted(servers, key=lambda each: _calm(each[1])))
+    blocks = [workers, listeners, backends, block]
+    head = [_header(now), *_findings(now, height)]
+    lines: list[int | None] = [None] * len(blocks)
+    spaced = height is None or height >= _SPACED
     if height is not None:
-        others = len(head) + sum(len(table.rows) + 2 for table in below) + 3
-        room = max(_FEWEST_ROWS, height - others)
-    parts: list[RenderableType] = [*head, Text(), _table(_WORKERS, lanes[:room], width)]
-    if room < len(lanes):
-        parts.append(Text(f"… {len(lanes) - room} more by {sort}", style="dim"))
-        room -= 1
-    for table in below:
-        parts += [Text(), table]
-    left = len(now.events) if height is None else room - len(lanes) - 2
+        room = height - len(head) - spaced * len(blocks)
+        giving_way = [listeners, backends, workers, block]
+        given = dict(zip((b.name for b in giving_way), lines_of(giving_way, room), strict=True))
+        lines = [given[each.name] for each in blocks]
+        left = room - sum(given.values()) - 1
+    else:
+        left = len(now.events)
+    parts: list[RenderableType] = [*head]
+    for each, many in zip(blocks, lines, strict=True):
+        parts += [*([Text()] if spaced else []), *table_of(each, width, many)]
     if now.events and left > 0:
         parts += [Text(), *(_event(event) for event in now.events[-left:][::-1])]
     return Group(*parts)
+
+
+def _calm(server: Server) -> tuple[bool, bool]:
+    """Sort servers that have trouble before others, and of those the ones in use first."""
+    return server.health in {"up", "unknown"} and not server.errors_per_s, not server.connections
+
+
+def _findings(now: Shown, height: int | None) -> list[Text]:
+    lines = [_finding(finding.severity, finding.text) for finding in now.findings]
+    most = len(lines) if height is None else max(2, height // 6)
+    if len(lines) <= most:
+        return lines
+    return [*lines[: most - 1], Text(f"! … {len(lines) - most + 1} more", style="dim")]
 
 
 def _header(now: Shown) -> Text:
@@ -156,25 +183,8 @@ def _event(event: Event) -> Text:
     return Text(text, style=_STYLES[event.severity], overflow="ellipsis", no_wrap=True)
 
 
-def _table(columns: list[Column], rows: list[Any], width: int) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    shown = [column for column in columns if width >= column.width]
-    for column in shown:
-        text = column.title in {"listener", "backend", "server", "phase", "health", "last error"}
-        table.add_column(
-            column.title, justify="left" if text else "right", no_wrap=True, overflow="ellipsis"
-        )
-    for row in rows:
-        table.add_row(*(column.cell(row) for column in shown))
-    return table
-
-
 def _weight(weight: float | None) -> str:
     return "-" if weight is None else f"{weight:.3g}"
-
-
-def _pipes(pipes: dict[str, int]) -> str:
-    return " ".join(f"{count} {state}" for state, count in pipes.items() if count) or "none"
 
 
 def _most(per_s: dict[str, float]) -> str:

@@ -3,8 +3,9 @@
     picture n, picture n+1 ─▶ Watcher.look() ─▶ Event, Event …  kept for HISTORY_S
 
 Nobody sends events: a message may be lost, a state is repeated. So an event means that a state is
-another than a second ago, and one that comes and goes within a second is not seen. Pure; used by
-one thread.
+another than it was, and one that comes and goes within a second is not seen. What only becomes
+known is no change: an exporter that has just started hears the controller later than it sees, and
+another controller counts anew. Pure; used by one thread.
 """
 
 from collections import deque
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from aegis import metrics
 from aegis.limits import HISTORY_S, MAX_EVENTS, STALE_S
 from control.exporter.counts import total_of
-from control.exporter.picture import Event, Lane, Picture, Severity
+from control.exporter.picture import Event, Lane, Picture, Severity, name_of
 from control.exporter.rates import Table
 from control.exporter.state import Snapshot
 
@@ -27,6 +28,7 @@ _PHASES: dict[str, Severity] = {
 _HEALTH: dict[str, tuple[Severity, str]] = {
     "up": ("good", "is up"),
     "failing": ("warn", "fails now and then"),
+    "refused": ("bad", "could not be connected to"),
     "down": ("bad", "is down"),
     "ejected": ("bad", "is ejected"),
     "drain": ("warn", "gets no new sessions, by an operator's word"),
@@ -37,11 +39,13 @@ _HEALTH: dict[str, tuple[Severity, str]] = {
 class _Slot:
     """What is remembered of one slot."""
 
-    def __init__(self, pid: int, restarts: int) -> None:
-        self.pid = pid
+    def __init__(self, lane: Lane) -> None:
+        self.pid = lane.pid
         """Of the newest process; 0 before the first."""
-        self.restarts = restarts
-        self.state: str | None = None
+        self.restarts = lane.restarts
+        """What the controller said last; None: it has not spoken yet."""
+        self.state = lane.state
+        """The same."""
         self.gone = False
         """A death or a silence has been told, a successor or a return not yet."""
         self.replaced: tuple[int, float] | None = None
@@ -54,9 +58,10 @@ class Watcher:
     def __init__(self) -> None:
         self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
         """The oldest first."""
-        self._phase = ""
+        self._phase = "unknown"
         self._slots: dict[int, _Slot] = {}
-        self._exporter_restarts: int | None = None
+        self._restarts: int | None = None
+        """Of the exporter."""
         self._health: dict[tuple[str, str], str] = {}
         self._lost = False
         self._cut: float | None = None
@@ -64,11 +69,12 @@ class Watcher:
     def look(self, picture: Picture, snapshot: Snapshot, now: float) -> bool:
         """Take in a picture and what it was made from; whether `events` are others now."""
         wall = picture.at
+        told_by_others = (self._phase == "unknown") != (picture.phase == "unknown")
         new = [
             *self._of_phase(picture),
             *self._of_exporter(snapshot),
             *self._of_slots(picture, now),
-            *self._of_servers(picture),
+            *self._of_servers(picture, told_by_others=told_by_others),
             *self._of_sessions(snapshot),
         ]
         before = len(self.events)
@@ -84,23 +90,24 @@ class Watcher:
             return
         severity = _PHASES.get(picture.phase, "info")
         if picture.phase == "unknown":
-            if before:
-                self._lost = True
-                yield "controller", severity, "The controller is not heard any more"
-            return
-        if self._lost:
+            self._lost = True
+            yield "controller", severity, "The controller is not heard any more"
+        elif self._lost:
             self._lost = False
             yield "controller", "good", "The controller is heard again"
-        yield "phase", severity, f"Aegis is {picture.phase}"
+            yield "phase", severity, f"Aegis is {picture.phase}"
+        elif before != "unknown":
+            yield "phase", severity, f"Aegis is {picture.phase}"
 
     def _of_exporter(self, snapshot: Snapshot) -> Iterator[tuple[str, Severity, str]]:
-        seats = snapshot.supervision.seats if snapshot.supervision is not None else []
-        restarts = next((seat.restarts for seat in seats if seat.slot < 0), None)
-        if self._exporter_restarts is None and restarts:
-            # It is told of an earlier life of ours, whose charts and events are lost.
+        restarts = snapshot.exporter_restarts
+        if restarts is None:
+            return
+        # What the exporter before this one knew of: a reload replaces it, but does not count.
+        before = snapshot.restarts_before if self._restarts is None else self._restarts
+        if before is not None and restarts > before:
             yield "exporter", "warn", f"The exporter died and is back, restart {restarts}"
-        if restarts is not None:
-            self._exporter_restarts = restarts
+        self._restarts = restarts
 
     # --- workers -------------------------------------------------------------------------------
 
@@ -110,8 +117,7 @@ class Watcher:
         for slot, lane in sorted(newest.items()):
             known = self._slots.get(slot)
             if known is None:
-                self._slots[slot] = known = _Slot(lane.pid, lane.restarts)
-                known.state = lane.state
+                self._slots[slot] = _Slot(lane)
                 continue
             if not lane.pid and picture.phase == "stopping":
                 continue  # it has said goodbye
@@ -121,18 +127,9 @@ class Watcher:
         self, known: _Slot, lane: Lane, lanes: list[Lane], now: float
     ) -> Iterator[tuple[str, Severity, str]]:
         name = f"Worker {lane.slot}"
-        if lane.restarts > known.restarts:
-            # Its successor may have been heard before the controller told of the death.
-            there = known.replaced is not None
-            after = f"; pid {lane.pid} serves instead" if there else ""
-            yield "restart", "bad", f"{name} died, restart {lane.restarts}{after}"
-            known.restarts, known.gone, known.replaced = lane.restarts, not there, None
-        if lane.state != known.state:
-            if lane.state == "flapping":
-                yield "restart", "bad", f"{name} is flapping: it dies again and again"
-            elif known.state == "flapping":
-                yield "restart", "good", f"{name} has stopped flapping"
-            known.state = lane.state
+        if lane.restarts is not None:  # else the controller is silent
+            yield from self._of_seat(known, lane, name)
+            known.restarts, known.state = lane.restarts, lane.state
         if lane.pid and lane.pid != known.pid:
             if known.gone:
                 yield "worker", "good", f"{name} is back as pid {lane.pid}"
@@ -143,6 +140,23 @@ class Watcher:
             yield "worker", "warn", f"{name} (pid {known.pid}) is silent"
             known.pid, known.gone = 0, True
         yield from self._of_successor(known, lane, lanes, now)
+
+    def _of_seat(self, known: _Slot, lane: Lane, name: str) -> Iterator[tuple[str, Severity, str]]:
+        """Tell what the controller says otherwise than before, if it had spoken before."""
+        if known.restarts is None or lane.restarts is None:
+            return
+        if lane.restarts > known.restarts:
+            # Its successor may have been heard before the controller told of the death.
+            there = known.replaced is not None
+            after = f"; pid {lane.pid} serves instead" if there else ""
+            yield "restart", "bad", f"{name} died, restart {lane.restarts}{after}"
+            known.gone, known.replaced = not there, None
+        if lane.state == known.state:
+            return
+        if lane.state == "flapping":
+            yield "restart", "bad", f"{name} is flapping: it dies again and again"
+        elif known.state == "flapping":
+            yield "restart", "good", f"{name} has stopped flapping"
 
     def _of_successor(
         self, known: _Slot, lane: Lane, lanes: list[Lane], now: float
@@ -160,20 +174,25 @@ class Watcher:
 
     # --- servers and sessions ------------------------------------------------------------------
 
-    def _of_servers(self, picture: Picture) -> Iterator[tuple[str, Severity, str]]:
+    def _of_servers(
+        self, picture: Picture, *, told_by_others: bool
+    ) -> Iterator[tuple[str, Severity, str]]:
+        """`told_by_others`: the controller's word begins or ends to count, which is no news."""
         for backend in picture.backends:
             for server in backend.servers:
                 key = (backend.name, server.address)
+                if server.health == "unknown":
+                    continue  # what it was last counts
                 before = self._health.get(key, "unknown")
                 self._health[key] = server.health
-                if server.health == before or (before == "unknown" and server.health == "up"):
+                if told_by_others or server.health == before:
                     continue
-                if server.health == "unknown":
+                if before == "unknown" and server.health == "up":
                     continue
                 severity, what = _HEALTH[server.health]
                 why = f": {server.error}" if server.health != "up" and server.error else ""
-                name = f"Server {server.address} of {backend.name}"
-                yield "server", severity, f"{name} {what}{why}"
+                name = name_of(backend, server)
+                yield "server", severity, f"Server {name} {what}{why}"
 
     def _of_sessions(self, snapshot: Snapshot) -> Iterator[tuple[str, Severity, str]]:
         parts = [*snapshot.folded.values(), *(heard.counts for heard in snapshot.processes)]

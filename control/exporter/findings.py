@@ -7,7 +7,7 @@ to be read. Pure.
 
 from collections.abc import Iterator
 
-from control.exporter.picture import Backend, Finding, Lane, Picture
+from control.exporter.picture import Backend, Finding, Lane, Picture, Server, name_of
 
 HOT_LOAD = 0.9
 """Share of a core from which a worker's queueing delay grows without bound."""
@@ -50,8 +50,11 @@ def find(picture: Picture) -> list[Finding]:
     found = [*_of_proxy(picture)]
     for worker in picture.workers:
         found += _of_worker(worker)
+    workers = sum(not lane.retired for lane in picture.workers)
     for backend in picture.backends:
-        found += _of_backend(backend)
+        for server in backend.servers:
+            found += _of_server(f"Server {name_of(backend, server)}", server, picture.at)
+        found += _of_backend(backend, workers)
     found += _of_listeners(picture)
     return found
 
@@ -93,22 +96,30 @@ def _of_worker(worker: Lane) -> Iterator[Finding]:
         )
 
 
-def _of_backend(backend: Backend) -> Iterator[Finding]:
-    for server in backend.servers:
-        name = f"Server {server.address} of {backend.name}"
-        if server.health == "down":
-            yield Finding(f"server {name}", "bad", f"{name} is down: {server.error}")
-        elif server.health == "ejected":
-            yield Finding(f"server {name}", "bad", f"{name} is ejected: {server.error}")
-        elif server.health == "failing":
-            yield Finding(f"server {name}", "warn", f"{name} fails now and then: {server.error}")
+def _of_server(name: str, server: Server, at: float) -> Iterator[Finding]:
+    if server.health == "down":
+        yield Finding(name, "bad", f"{name} is down: {server.error}")
+    elif server.health == "ejected":
+        yield Finding(name, "bad", f"{name} is ejected: {server.error}")
+    elif server.health == "refused":
+        age = at - server.failed_at
+        ago = f"{age:.0f} s ago" if age >= 1 else "just now"
+        if server.error == "ECONNREFUSED":
+            yield Finding(name, "bad", f"{name} refused its last connect {ago}")
+        else:
+            yield Finding(name, "bad", f"{name}: its last connect failed {ago}: {server.error}")
+    elif server.health == "failing":
+        yield Finding(name, "warn", f"{name} fails now and then: {server.error}")
+
+
+def _of_backend(backend: Backend, workers: int) -> Iterator[Finding]:
     if backend.waiting and backend.longest_wait_s >= WAIT_S:
         wait = "client waits" if backend.waiting == 1 else "clients wait"
         yield Finding(
             f"wait {backend.name}",
             "warn",
             f"{backend.waiting} {wait} for {backend.name}, the longest for "
-            f"{_time(backend.longest_wait_s)}: {backend.busy} of {backend.open} connections busy",
+            f"{_time(backend.longest_wait_s)}: {_use(backend, workers)}",
         )
     if backend.panic:
         text = f"So few servers of {backend.name} are healthy that health is ignored"
@@ -117,6 +128,16 @@ def _of_backend(backend: Backend) -> Iterator[Finding]:
         if pool.losses_per_s > 0:
             name = f"{backend.name} ({pool.protocol})"
             yield Finding(f"loss {name}", "warn", f"Pipes to {name} are being lost")
+
+
+def _use(backend: Backend, workers: int) -> str:
+    limit = backend.max_connections
+    if limit is None:
+        return f"{backend.busy} of {backend.open} open connections busy"
+    use = f"{backend.busy} of {limit} connections busy"
+    if limit < workers:
+        use += f", fewer than the {workers} workers: another one has them"
+    return use
 
 
 def _of_listeners(picture: Picture) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ A point is a list of lists, because names repeated 900 times would be most of wh
 """
 
 from collections import deque
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -21,6 +22,10 @@ class History:
 
     def __init__(self) -> None:
         self._points: deque[bytes] = deque(maxlen=int(HISTORY_S / HEARTBEAT_S))
+
+    def restore(self, points: Iterable[Sequence[object]]) -> None:
+        """Begin with what an exporter before this one has kept."""
+        self._points.extend(map(_encode, points))
 
     def append(self, picture: Picture) -> msgspec.Raw:
         """Add the picture's point, and return it."""

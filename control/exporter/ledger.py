@@ -35,6 +35,7 @@ class _Saved(msgspec.Struct):
     boot: str
     folded: dict[int, list[_Row]]
     processes: list[_Process]
+    restarts: int | None = None
 
 
 class Ledger:
@@ -45,30 +46,33 @@ class Ledger:
         self._boot = boot_id()
         self._failed = False
 
-    def read(self) -> tuple[Mapping[int, Counts], list[Heard]]:
-        """Return the sums of the dead by slot and the last words of the others, or nothing."""
+    def read(self) -> tuple[Mapping[int, Counts], list[Heard], int | None]:
+        """Return the sums of the dead by slot, the last words of the others, exporters' deaths."""
         try:
             saved = msgspec.msgpack.decode(self._path.read_bytes(), type=_Saved)
         except FileNotFoundError:
-            return {}, []
+            return {}, [], None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.warning("%s: not understood, counting anew: %s", self._path, error)
-            return {}, []
+            return {}, [], None
         if saved.boot != self._boot:
-            return {}, []
+            return {}, [], None
         folded = {slot: _counts(rows) for slot, rows in saved.folded.items()}
-        return folded, [
+        heard = [
             Heard(each.figures, counters(each.figures), each.at)
             for each in saved.processes
             if is_well_formed(each.figures)
         ]
+        return folded, heard, saved.restarts
 
     def write(self, snapshot: Snapshot) -> None:
         """Write what is known; a disk that is full costs a warning."""
+        restarts = snapshot.exporter_restarts
         saved = _Saved(
             boot=self._boot,
             folded={slot: _rows(counts) for slot, counts in snapshot.folded.items()},
             processes=[_saved(heard) for heard in snapshot.processes],
+            restarts=snapshot.restarts_before if restarts is None else restarts,
         )
         new = self._path.with_suffix(".new")
         try:

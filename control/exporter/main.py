@@ -5,8 +5,8 @@
 
 The controller runs it on a listening socket that outlives it (--fd) and tells it the configuration
 on its standard input; anyone else lets it read the file and bind metrics.bind. It may be killed at
-any moment: the workers' next telemetry has all that it knew, and what processes had counted that
-are dead by then is in a file (ledger.py).
+any moment: the workers' next telemetry has all that it knew, what processes had counted that are
+dead by then is in a file (ledger.py), and so are the charts and events (memory.py).
 """
 
 import logging
@@ -112,7 +112,7 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket, confi
             session_log = SessionLog(runtime_dir, config.log, config.bus)
             session_log.start()
         snapshot = receiver.receive()
-        hud = Hud(snapshot)
+        hud = Hud(snapshot, runtime_dir)
         site = Site(snapshot, hud)
         server = Server(sock, site)
         server.start()
@@ -138,7 +138,7 @@ def _serve(sock: socket.socket, runtime_dir: Path, signals: socket.socket, confi
                     raise AegisError("the HTTP thread has ended")
         finally:
             server.stop()
-            hud.streams.close()
+            hud.close(keep=bool(site.snapshot.processes))
     finally:
         if session_log is not None:
             session_log.stop()

@@ -122,6 +122,7 @@ class Observer:
                     if backend == name
                 ],
                 panic=name in known and known[name].panic,
+                max_connections=(known[name].max_connections or None) if name in known else None,
             )
             for name in names
         ]
@@ -155,6 +156,7 @@ class Observer:
             name=state.name if state is not None else address,
             weight=state.weight if state is not None else None,
             backup=state is not None and state.backup,
+            failed_at=met.failed_at,
         )
 
 
@@ -226,7 +228,7 @@ def _lanes(
                 phase=figures.phase,
                 state=seat.state if seat is not None else None,
                 retired=newest[figures.slot] != figures.pid,
-                restarts=seat.restarts if seat is not None else 0,
+                restarts=seat.restarts if seat is not None else None,
                 epoch=seat.epoch if seat is not None else None,
                 heard_s=now - heard.at,
                 load=per_s.sum(metrics.CPU_SECONDS),

@@ -9,9 +9,10 @@ import msgspec
 
 from aegis.lifecycle import SeatState
 
-Health = Literal["unknown", "up", "failing", "down", "ejected", "drain", "maint"]
+Health = Literal["unknown", "up", "failing", "refused", "down", "ejected", "drain", "maint"]
 """Of a server: what an operator or the controller says, else what the workers met; then `failing`
-is one to which some attempts to connect fail."""
+is one to which some attempts to connect fail, `refused` one to which the last failed and no other
+has been made since."""
 
 Severity = Literal["info", "good", "warn", "bad"]
 
@@ -52,7 +53,8 @@ class Lane(msgspec.Struct):
     state: SeatState | None
     retired: bool
     """Another process of the slot came later."""
-    restarts: int
+    restarts: int | None
+    """None: the controller is not heard."""
     epoch: int | None
     """The last change that the slot's worker has applied."""
     heard_s: float
@@ -88,6 +90,8 @@ class Server(msgspec.Struct):
     weight: float | None = None
     """What is left of it; None: the controller is not heard."""
     backup: bool = False
+    failed_at: float = 0.0
+    """Unix time at which connecting to it failed last; 0: it did not."""
 
 
 class Pool(msgspec.Struct):
@@ -121,6 +125,8 @@ class Backend(msgspec.Struct):
     pools: list[Pool]
     panic: bool = False
     """So few servers are healthy that health is ignored."""
+    max_connections: int | None = None
+    """None: there is no limit, or the controller is not heard."""
 
 
 class Finding(msgspec.Struct):
@@ -162,3 +168,10 @@ class Picture(msgspec.Struct):
     workers: list[Lane]
     listeners: list[Traffic]
     backends: list[Backend]
+
+
+def name_of(backend: Backend, server: Server) -> str:
+    """Return what a server is called everywhere, with its address where that says more."""
+    if server.name in {"", server.address}:
+        return f"{backend.name}/{server.address}"
+    return f"{backend.name}/{server.name} ({server.address})"

@@ -4,11 +4,13 @@
                            │ ▲                               ▲
               every attempt│ │connected                      │some attempts fail,
                      fails ▼ │                               │from whichever state
-                           down                              any
+                         refused ──nobody tries──▶ unknown   any
 
-A server that nobody tries keeps its state: that a quiet database is up is not known, only that it
-was. Where the controller checks a server, or has ejected it, or an operator has taken it out, that
-is what counts. Pure; used by one thread.
+A server that is up and that nobody tries keeps its state: that a quiet database is up is not known,
+only that it was. That one is down cannot be known from attempts that nobody makes, so only the
+controller says it; a refusal is told with its age, and not for long. Where the controller checks a
+server, or has ejected it, or an operator has taken it out, that is what counts. Pure; used by one
+thread.
 """
 
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ from aegis.messages import ServerState
 from control.exporter.picture import Health
 
 _FORGIVEN_S = 2 * QUANTILE_WINDOW_S
+_TOLD_S = 60.0
+"""How long the refusal of a server that nobody has tried since is worth a word."""
 
 
 @dataclass
@@ -28,17 +32,21 @@ class ServerHealth:
     since: float = 0.0
     """Unix time of the last change."""
     error: str = ""
-    _failed_at: float = 0.0
+    failed_at: float = 0.0
+    """Unix time of the last attempt that failed."""
 
     def look(self, wall: float, connects: float, errors: dict[str, float], open_now: int) -> None:
         """Take in one second: attempts that succeeded and failed, connections there are."""
         if any(errors.values()):
             self.error = max(errors, key=lambda name: errors[name])
-            self._failed_at = wall
-            self._become("failing" if connects else "down", wall)
+            self.failed_at = wall
+            self._become("failing" if connects else "refused", wall)
         elif self.health == "failing":
-            if wall - self._failed_at > _FORGIVEN_S:
+            if wall - self.failed_at > _FORGIVEN_S:
                 self._become("up", wall)
+        elif self.health == "refused" and not connects:
+            if wall - self.failed_at > _TOLD_S:
+                self._become("unknown", wall)
         elif connects or (self.health == "unknown" and open_now):
             self._become("up", wall)
 
@@ -48,7 +56,7 @@ class ServerHealth:
             return state.admin, 0.0, ""
         if state is not None and state.health in {"down", "ejected"}:
             return state.health, state.since, state.why
-        if state is not None and state.health == "up" and self.health in {"unknown", "down"}:
+        if state is not None and state.health == "up" and self.health in {"unknown", "refused"}:
             return "up", state.since, self.error
         return self.health, self.since, self.error
 

@@ -58,6 +58,8 @@ class Snapshot:
     supervision_at: float = 0.0
     ignored: Mapping[str, Mapping[Why, int]] = field(default_factory=dict)
     """Socket of the exporter → why → what it has ignored there."""
+    restarts_before: int | None = None
+    """Deaths of exporters that the one before this one knew of; None: there was none."""
     session_log: Written = field(default_factory=Written)
     """What this exporter has written of the session log."""
 
@@ -68,6 +70,12 @@ class Snapshot:
     def controller(self, now: float) -> Supervision | None:
         """Return what the controller said if it was lately."""
         return self.supervision if now - self.supervision_at <= STALE_S else None
+
+    @property
+    def exporter_restarts(self) -> int | None:
+        """Return how many exporters have died, as the controller said last."""
+        seats = self.supervision.seats if self.supervision is not None else []
+        return next((seat.restarts for seat in seats if seat.slot < 0), None)
 
     def slots(self, now: float) -> set[int]:
         """Return the slots that there are: the controller's, or without one all that were heard."""
@@ -88,6 +96,7 @@ class State:
         self._heard_at: dict[int, float] = {}
         self._supervision: Supervision | None = None
         self._supervision_at = 0.0
+        self._restarts_before: int | None = None
         self._gone: deque[tuple[int, int, float]] = deque(maxlen=MAX_WORKERS)  # folded lately
 
     def receive(self, data: bytes, now: float) -> Why | None:
@@ -105,8 +114,11 @@ class State:
             return None
         return self._hear(message, now) if is_well_formed(message) else "malformed"
 
-    def restore(self, folded: Mapping[int, Counts], heard: Iterable[Heard]) -> None:
+    def restore(
+        self, folded: Mapping[int, Counts], heard: Iterable[Heard], restarts: int | None
+    ) -> None:
         """Begin with what an exporter before this one knew; only before anything is received."""
+        self._restarts_before = restarts
         self._folded = dict(folded)
         for each in heard:
             slot, pid = each.figures.slot, each.figures.pid
@@ -130,6 +142,7 @@ class State:
             heard_at=dict(self._heard_at),
             supervision=self._supervision,
             supervision_at=self._supervision_at,
+            restarts_before=self._restarts_before,
         )
 
     def _hear(self, figures: Figures, now: float) -> Why | None:

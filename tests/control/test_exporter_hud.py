@@ -42,6 +42,12 @@ class Scene:
         self.second()
         self.told = 0
 
+    def restart_exporter(self, restarts: int | None) -> None:
+        """Forget everything but how many exporters had died by then."""
+        self.state = State(self.now)
+        self.state.restore({}, [], restarts)
+        self.observer, self.watcher, self.told = Observer(), Watcher(), 0
+
     def second(self, *heard: Figures) -> Picture:
         """Let a second pass in which these were heard; the picture at its end."""
         self.now += 1.0
@@ -211,7 +217,7 @@ def trying(pid: int, connects: int, refused: int) -> Figures:
 
 
 def test_a_servers_health_is_what_connecting_to_it_has_met(scene: Scene) -> None:
-    met = [(0, 0, "unknown"), (0, 0, "unknown"), (1, 0, "up"), (1, 3, "down"), (1, 3, "down"),
+    met = [(0, 0, "unknown"), (0, 0, "unknown"), (1, 0, "up"), (1, 3, "refused"), (1, 3, "refused"),
            (2, 3, "up"), (3, 4, "failing"), (4, 4, "failing")]  # fmt: skip
     for connects, refused, health in met:
         (server,) = scene.second(trying(1, connects, refused)).backends[0].servers
@@ -220,11 +226,40 @@ def test_a_servers_health_is_what_connecting_to_it_has_met(scene: Scene) -> None
         (server,) = scene.second(trying(1, 4, 4)).backends[0].servers
     assert server.health == "up"
     assert scene.news() == [
-        "Aegis is serving",
-        f"Server {SERVER} of db is down: ECONNREFUSED",
-        f"Server {SERVER} of db is up",
-        f"Server {SERVER} of db fails now and then: ECONNREFUSED",
-        f"Server {SERVER} of db is up",
+        f"Server db/{SERVER} could not be connected to: ECONNREFUSED",
+        f"Server db/{SERVER} is up",
+        f"Server db/{SERVER} fails now and then: ECONNREFUSED",
+        f"Server db/{SERVER} is up",
+    ]
+
+
+def test_a_refusal_is_told_with_its_age_and_ends_with_a_connect_or_after_a_minute(
+    scene: Scene,
+) -> None:
+    scene.second(trying(1, 1, 0))
+    (once,) = said(scene.second(trying(1, 1, 1)))
+    assert once == f"Server db/{SERVER} refused its last connect just now"
+    for _ in range(60):
+        picture = scene.second(trying(1, 1, 1))
+    assert said(picture) == [f"Server db/{SERVER} refused its last connect 60 s ago"]
+    picture = scene.second(trying(1, 1, 1))
+    assert (said(picture), picture.backends[0].servers[0].health) == ([], "unknown")
+    assert said(scene.second(trying(1, 1, 2)))
+    assert said(scene.second(trying(1, 2, 2))) == []
+    scene.news()
+    scene.backends = state("unchecked")
+    (finding,) = said(scene.second(trying(1, 2, 3)))
+    assert finding == f"Server db/one ({SERVER}) refused its last connect just now"
+    scene.backends = state("up")
+    assert said(scene.second(trying(1, 2, 4))) == [], "checks know better"
+
+
+def test_an_attempt_that_was_not_refused_is_not_called_so(scene: Scene) -> None:
+    figures = trying(1, 1, 0)
+    scene.second(figures)
+    figures.servers[0].connect_errors = {"ETIMEDOUT": 1}
+    assert said(scene.second(figures)) == [
+        f"Server db/{SERVER}: its last connect failed just now: ETIMEDOUT"
     ]
 
 
@@ -255,9 +290,8 @@ def test_what_the_controller_knows_of_a_server_outranks_what_connecting_has_met(
         scene.backends = backends
         (server,) = scene.second(worker_figures(1, accepted=turns)).backends[0].servers
         assert (server.health, server.error, server.name) == (health, error, "one")
-    name = f"Server {SERVER} of db"
+    name = f"Server db/one ({SERVER})"
     assert scene.news() == [
-        "Aegis is serving",
         f"{name} is down: reply timeout",
         f"{name} is up",
         f"{name} is ejected: 5 failures in a row",
@@ -297,7 +331,7 @@ def test_a_hot_core_a_stall_and_a_queue_are_told_and_stay_to_be_read(scene: Scen
     expected = [
         "Worker 0 (core 3) is at its limit: 95% of its core",
         "Worker 0 (core 3) stalls: a turn of its loop took 200 ms",
-        "3 clients wait for db, the longest for 250 ms: 1 of 1 connections busy",
+        "3 clients wait for db, the longest for 250 ms: 1 of 1 open connections busy",
     ]
     assert said(scene.second(figures)) == expected
     quiet = working(1, 2, cpu_s=1.95)
@@ -313,10 +347,29 @@ def test_a_server_that_is_down_comes_first_and_goes_when_it_is_up(scene: Scene) 
     figures.listeners[0].closed["connect_failed"] = 5
     picture = scene.second(figures)
     assert said(picture) == [
-        f"Server {SERVER} of db is down: ECONNREFUSED",
+        f"Server db/{SERVER} refused its last connect just now",
         "Listener front: 5 sessions/s end with connect_failed",
     ]
-    assert f"Server {SERVER} of db is down: ECONNREFUSED" not in said(scene.second(trying(1, 1, 5)))
+    assert not any("Server" in text for text in said(scene.second(trying(1, 1, 5))))
+
+
+@pytest.mark.parametrize(
+    ("limit", "use"),
+    [
+        (0, "0 of 0 open connections busy"),
+        (2, "0 of 2 connections busy"),
+        (1, "0 of 1 connections busy, fewer than the 2 workers: another one has them"),
+    ],
+)
+def test_who_waits_is_told_of_the_limit_and_that_there_may_be_fewer_than_workers(
+    scene: Scene, limit: int, use: str
+) -> None:
+    scene.backends = [msgspec.structs.replace(state("up")[0], max_connections=limit)]
+    heard = [worker_figures(1), worker_figures(2, slot=1)]
+    for figures in heard:
+        figures.backends[0].open = figures.backends[0].busy = 0
+    heard[0].backends[0].waiting, heard[0].backends[0].longest_wait_s = 4, 2.0
+    assert said(scene.second(*heard)) == [f"4 clients wait for db, the longest for 2 s: {use}"]
 
 
 def test_silence_and_a_missing_controller_are_told(scene: Scene) -> None:
@@ -338,7 +391,6 @@ def test_phases_are_told_when_they_change_and_a_lost_controller_is_too(scene: Sc
         scene.phase = phase
         scene.second(worker_figures(1))
     assert scene.news() == [
-        "Aegis is serving",
         "Aegis is draining",
         "Aegis is drained",
         "Aegis is serving",
@@ -376,7 +428,7 @@ def test_a_death_and_its_successor_are_a_restart(scene: Scene, controller_first:
 def test_a_worker_that_is_replaced_while_it_lives_is_a_reload_and_no_death(scene: Scene) -> None:
     scene.second(worker_figures(1))
     scene.second(worker_figures(1), worker_figures(2))
-    assert scene.news() == ["Aegis is serving"], "who died and who drains is not known yet"
+    assert scene.news() == [], "who died and who drains is not known yet"
     picture = scene.second(worker_figures(1, phase="draining"), worker_figures(2))
     assert [(lane.pid, lane.retired) for lane in picture.workers] == [(2, False), (1, True)]
     assert scene.news() == ["Worker 0 is replaced: pid 1 → 2, 1 sessions finish in the old one"]
@@ -399,10 +451,10 @@ def test_the_workers_of_a_proxy_that_stops_are_not_called_silent(scene: Scene) -
     scene.phase = "stopping"
     scene.second(worker_figures(1, phase="stopped"))
     scene.second()
-    assert scene.news() == ["Aegis is serving", "Aegis is stopping"]
+    assert scene.news() == ["Aegis is stopping"]
 
 
-def test_flapping_cut_sessions_and_an_exporters_earlier_death_are_told(scene: Scene) -> None:
+def test_flapping_and_cut_sessions_are_told(scene: Scene) -> None:
     scene = Scene()
     scene.second(worker_figures(1))
     scene.news()
@@ -414,11 +466,57 @@ def test_flapping_cut_sessions_and_an_exporters_earlier_death_are_told(scene: Sc
         "Worker 0 is flapping: it dies again and again",
         "4 sessions were cut: the time to finish was over",
     ]
-    scene.watcher = Watcher()
+
+
+@pytest.mark.parametrize(("known_before", "told"), [(1, True), (2, False), (None, False)])
+def test_an_exporters_death_is_told_by_the_next_one_and_a_reload_of_it_is_not(
+    scene: Scene, known_before: int | None, told: bool
+) -> None:
     scene.restarts[-1] = 2
-    scene.told = 0
-    scene.second(figures)
-    assert scene.news() == ["Aegis is serving", "The exporter died and is back, restart 2"]
+    scene.restart_exporter(known_before)
+    for _ in range(3):
+        scene.second(worker_figures(1))
+    assert scene.news() == ["The exporter died and is back, restart 2"] * told
+
+
+def test_what_a_new_exporter_only_learns_is_no_event(scene: Scene) -> None:
+    scene.backends = state("down", why="ECONNREFUSED")
+    scene.restarts[0] = 1
+    for phase in (None, "serving", None, "serving"):
+        if phase is None:
+            scene.restart_exporter(0)
+        scene.phase = phase
+        scene.second(worker_figures(2))
+        scene.second(worker_figures(2))
+        assert scene.news() == []
+    scene.second(worker_figures(3), worker_figures(2, phase="draining"))
+    assert "is replaced: pid 2 → 3" in scene.news()[0], "nobody died, so nobody is back"
+
+
+def test_a_death_that_another_controller_counts_is_told_although_it_counts_anew(
+    scene: Scene,
+) -> None:
+    scene.second(worker_figures(1))
+    scene.restarts[0] = 5
+    scene.second(worker_figures(1))
+    scene.news()
+    for restarts in (0, 1):
+        scene.restarts[0] = restarts
+        scene.second(worker_figures(1))
+    assert scene.news() == ["Worker 0 died, restart 1"]
+
+
+def test_a_flapping_worker_has_not_recovered_when_the_controller_is_lost(scene: Scene) -> None:
+    scene.second(worker_figures(1))
+    scene.seat_state = "flapping"
+    scene.second(worker_figures(1))
+    scene.phase = None
+    for _ in range(int(STALE_S) + 1):
+        scene.second(worker_figures(1))
+    assert scene.news() == [
+        "Worker 0 is flapping: it dies again and again",
+        "The controller is not heard any more",
+    ]
 
 
 def test_events_are_kept_for_a_quarter_of_an_hour_and_not_without_end(scene: Scene) -> None:

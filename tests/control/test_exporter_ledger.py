@@ -11,7 +11,7 @@ from aegis import bus, metrics
 from aegis.figures import Histogram
 from aegis.lifecycle import Phase
 from aegis.limits import FOLD_AFTER_S
-from aegis.messages import Supervision
+from aegis.messages import SeatFigures, Supervision
 from aegis.runtime import EXPORTER_LEDGER_FILE
 from control.exporter.collector import all_series
 from control.exporter.ledger import Ledger
@@ -49,6 +49,18 @@ def test_the_next_one_knows_what_the_last_one_knew(tmp_path: Path) -> None:
     assert series[metrics.SESSIONS, ("0", "front")] == (350,), "not counted beside its past"
 
 
+def test_the_next_one_knows_how_many_exporters_had_died(tmp_path: Path) -> None:
+    ledger, clock = Ledger(tmp_path), told(Clock())
+    supervision = Supervision("serving", 1, [SeatFigures(-1, "running", 3)])
+    clock.state.receive(msgspec.msgpack.encode(supervision), clock.now)
+    ledger.write(clock.state.snapshot())
+    for _ in range(2):  # the first one is gone before it has heard a controller
+        successor = State(clock.now)
+        successor.restore(*ledger.read())
+        assert successor.snapshot().restarts_before == 3
+        ledger.write(successor.snapshot())
+
+
 def test_a_worker_that_died_meanwhile_keeps_what_it_had_counted(tmp_path: Path) -> None:
     clock = told(Clock())
     Ledger(tmp_path).write(clock.state.snapshot())
@@ -73,10 +85,10 @@ def test_a_file_that_is_foreign_or_broken_is_no_reason_to_fail(
     boot = Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
     for content in (b"", b"\xc1", good[:100], good.replace(boot, boot[::-1])):
         path.write_bytes(content)
-        assert ledger.read() == ({}, [])
+        assert ledger.read() == ({}, [], None)
     assert len(caplog.records) == 3, "another boot's is not worth a word"
     path.write_bytes(good.replace(b"aegis_sessions_total", b"aegis_something_else"))
-    folded, processes = ledger.read()
+    folded, processes, _ = ledger.read()
     assert (metrics.SESSIONS, ("0", "front")) not in folded[0]
     assert folded[0][metrics.BUS_ERRORS, ("0", "old")] == (0,)
     assert len(processes) == 1

@@ -89,6 +89,7 @@ def test_events_reach_those_who_listen_and_those_who_come_later(
     sock = place.push_socket()
     bus.send(sock, Supervision("serving", 4, [SeatFigures(0, "running", 0)]))
     browser = Browser(own, exporter)
+    wait_until(lambda: '"phase": "serving"' in exporter.ask("/status.json").text, "the controller")
     bus.send(sock, Supervision("draining", 5, [SeatFigures(0, "running", 0)]))
 
     def texts(data: dict[str, object]) -> list[str]:

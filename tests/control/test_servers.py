@@ -16,6 +16,7 @@ from aegis.config_health import Health, OutlierDetection
 from aegis.config_listener import Listener
 from aegis.figures import Figures, ServerFigures
 from aegis.messages import SetServer
+from control.server_states import server_states
 from control.servers import Servers
 from tests.harness import Rig, wait_until
 
@@ -97,6 +98,16 @@ def test_the_protocol_of_a_ping_is_that_of_the_listeners(rig: Rig, start: Start)
     upstream = rig.upstream()
     start(config_of(upstream.address, health=Health(type="ping", inter_s=0.1)))
     assert upstream.accept().recv(5) == b"PING\n"
+
+
+@pytest.mark.parametrize("limit", [None, 7])
+def test_the_exporter_is_told_of_a_backends_limit(
+    rig: Rig, start: Start, limit: int | None
+) -> None:
+    settings = {} if limit is None else {"max_connections": limit}
+    controller = start(config_of(rig.upstream().address, **settings))
+    (state,) = server_states(controller.servers)
+    assert state.max_connections == (limit or 0)
 
 
 def test_maintenance_ends_the_checks(rig: Rig, start: Start) -> None:

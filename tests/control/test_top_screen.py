@@ -1,9 +1,14 @@
 """What `aegis-ctl top` makes of a picture: order, width, height, and numbers with units."""
 
+import re
+
+import msgspec
 import pytest
 from rich.console import Console
 
+from control.ctl.top import _whole
 from control.ctl.top_screen import SORTS, Shown, rate, screen, seconds, share, size
+from control.ctl.top_table import Block, lines_of
 from control.exporter.picture import (
     Backend,
     Event,
@@ -87,7 +92,7 @@ def test_no_line_is_wider_than_the_terminal_and_the_first_column_is_whole(width:
     lines = shown(picture([lane(0), lane(1)]), width=width)
     assert max(map(len, lines)) <= width
     assert workers_of(lines) == ["0", "1"]
-    assert ("memory" in "\n".join(lines)) == (width >= 100)
+    assert ("memory" in "\n".join(lines)) == (width >= 80)
 
 
 def test_in_a_low_terminal_workers_are_cut_and_said_to_be() -> None:
@@ -95,9 +100,102 @@ def test_in_a_low_terminal_workers_are_cut_and_said_to_be() -> None:
     lines = shown(now, "load", height=30)
     assert len(lines) <= 30
     assert workers_of(lines)[0] == "63"
-    assert any(line.endswith("more by load") for line in lines)
+    assert any(line.endswith("more workers by load") for line in lines)
     assert not any("event" in line for line in lines), "there is no room"
     assert len(shown(picture([lane(0)], events=50), height=30)) <= 30
+
+
+def crowd() -> Shown:
+    """More of everything than a terminal has lines, and the trouble last."""
+    now = picture([lane(slot) for slot in range(16)], events=8)
+    now.listeners = [Traffic(f"listener{i}", 5, 6.0, None, 7e5, 8e6) for i in range(10)]
+    now.listeners[9].closed_per_s = {"connect_failed": 4.0}
+    (backend,) = now.backends
+    well = msgspec.structs.replace(
+        backend.servers[0], health="up", error="", errors_per_s=0.0, connect=Quantiles("c", p99=0.2)
+    )
+    now.backends = [
+        msgspec.structs.replace(backend, name=f"backend{i}", waiting=0, servers=[])
+        for i in range(8)
+    ]
+    now.backends[7].waiting = 12
+    now.backends[7].pools[0].requests_per_s = 5678.0
+    now.backends[7].servers = [
+        msgspec.structs.replace(well, address=f"10.0.0.{i}:6379") for i in range(30)
+    ] + backend.servers
+    now.findings *= 9
+    return now
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 14), (80, 24), (100, 30)])
+def test_every_table_gives_way_alike_says_so_and_keeps_what_is_in_trouble(
+    width: int, height: int
+) -> None:
+    lines = shown(crowd(), width=width, height=height - 1)
+    assert len(lines) <= height - 1
+    whole = "\n".join(lines)
+    for rows in ("workers by slot", "listeners", "backends", "servers"):
+        assert re.search(f"^… [0-9]+ (more )?{rows}$", whole, re.MULTILINE), rows
+    assert re.search("^! … [0-9]+ more$", whole, re.MULTILINE)
+    first = [lines[at + 1] for at, line in enumerate(lines) if line.startswith(("server", "backe"))]
+    assert first[0].startswith("backend7")
+    assert re.search(" 12 .* 5,678", first[0]), "who waits, and requests where they are known"
+    servers = next(at for at, line in enumerate(lines) if line.startswith("server "))
+    assert " down " in lines[servers + 1]
+    if height > 14:
+        listeners = next(at for at, line in enumerate(lines) if line.startswith("listener "))
+        assert lines[listeners + 1].startswith("listener9")
+    assert "requests/s" not in lines[3], "no listener knows them"
+
+
+@pytest.mark.parametrize(
+    ("width", "headings"),
+    [
+        (60, "server health conn p99 ans p50 ans p99 err/s"),
+        (80, "server health conn p99 ans p50 ans p99 err/s last error"),
+        (140, "server health weight connections connects/s connect p99 answer p50 answer p99 "
+              "errors/s last error"),
+    ],
+)  # fmt: skip
+def test_no_heading_of_the_servers_is_cut(width: int, headings: str) -> None:
+    now = crowd()
+    for backend in now.backends:
+        backend.name = f"cache-{backend.name[-1]}"
+    lines = shown(now, width=width)
+    at = next(at for at, line in enumerate(lines) if line.startswith("server "))
+    assert lines[at].split() == headings.split()
+    assert ("ECONNREFUSED" in lines[at + 1]) == ("last error" in headings)
+    assert lines[at + 1].split()[0].endswith(".5:6379"), "the end of a name tells it from others"
+
+
+def test_a_terminal_with_room_for_all_leaves_nothing_out() -> None:
+    lines = shown(crowd(), height=200)
+    assert not any(line.startswith("…") for line in lines)
+    assert any("event 0" in line for line in lines)
+
+
+@pytest.mark.parametrize("height", range(1, 40))
+def test_there_are_never_more_lines_than_were_given(height: int) -> None:
+    blocks = [Block(str(n), [], [None] * n) for n in (0, 1, 2, 30)]
+    lines = lines_of(blocks, height)
+    assert sum(lines) <= max(height, len(blocks))
+    assert sum(lines) == height or height < 12 or height > 37, "none is left unused"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_without_the_exporter_old_numbers_are_dim_and_the_footer_is_whole(width: int) -> None:
+    trouble = "the exporter at 127.0.0.1:8082 does not answer ([Errno 111] refused); --exporter"
+    console = Console(width=width, height=24, force_terminal=True, color_system="standard")
+    with console.capture() as captured:
+        console.print(_whole(picture([lane(0)]), "slot", trouble, width, 24), height=24)
+    *above, foot = captured.get().rstrip().splitlines()
+    assert "exporter at 127.0.0.1:8082 does not answer · q quit" in foot
+    assert "as of" in foot or width < 80
+    spans = [
+        part for line in above for part in re.findall("\x1b\\[([0-9;]*)m[^\x1b]*[a-z0-9]", line)
+    ]
+    assert spans
+    assert all("2" in codes.split(";") for codes in spans if codes not in {"", "0"})
 
 
 def test_a_flapping_worker_and_a_name_like_markup_are_shown_as_they_are() -> None:

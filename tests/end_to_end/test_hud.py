@@ -109,6 +109,15 @@ def test_a_page_whose_exporter_dies_says_so_and_recovers_by_itself(
     aegis.kill(exporter.pid)
     page.wait(f"{EVENTS}.includes('The exporter died and is back')", "the successor", START_S)
     page.wait(f"{LINK} === 'live'", "a live page")
+    exporter = aegis.status().exporter
+    config = aegis.config_file.read_text()
+    aegis.config_file.write_text(config.replace("[log]", '[log]\nformat = "json"'))
+    aegis.done("reload")
+    wait_until(lambda: aegis.status().exporter != exporter, "an exporter of the new configuration")
+    page.wait(f"{EVENTS}.includes('Worker 1 is replaced')", "the reload", START_S)
+    told = [event["text"] for event in status(aegis)["events"]]
+    assert told.count("The exporter died and is back, restart 1") == 1, told
+    assert not [text for text in told if "Worker" in text and "is replaced" not in text], told
     aegis.done("stop")
     page.wait(f"{LINK} === 'lost'", "a page that knows that it is old", START_S)
 
@@ -134,6 +143,25 @@ def test_the_page_is_used_by_keyboard_and_says_what_it_shows(page: Page, aegis: 
     page.wait(f"{theme} === 'light'", "the light theme")
     page.visit(f"http://{aegis.metrics}/")
     page.wait(f"{theme} === 'light' && {ROWS} === 2", "the theme that was chosen", START_S)
+
+
+def test_a_long_error_hides_no_number_of_its_server(page: Page, aegis: Aegis) -> None:
+    visit(page, aegis)
+    page.evaluate(
+        "{ const now = structuredClone(state.now), server = now.backends[0].servers[0];"
+        " Object.assign(server, { health: 'down', since: 1, name: 'a-server-of-some-name',"
+        " error: 'the reply was not what is expected: ' + '-NOAUTH_Authentication_'.repeat(9) });"
+        " now.listeners[0].closed_per_s = { connect_failed: 4, client_reset: 2, queue_timeout: 3 };"
+        " state.now = now; showTables(now); showTables = () => {}; }"
+    )
+    over = (
+        "[...document.querySelectorAll('.scroll:has(table)')]"
+        ".map((box) => box.scrollWidth - box.clientWidth)"
+    )
+    for width in (1280, 1400, 1920, 2800, 3840):
+        page.show(width, 900)
+        page.wait(f"innerWidth === {width}", "the window's size")
+        assert page.evaluate(over) == [0, 0, 0], f"tables are cut at {width}"
 
 
 def test_the_page_follows_the_systems_theme_and_fits_every_screen(page: Page, aegis: Aegis) -> None:

@@ -86,7 +86,7 @@ def test_once_prints_the_rates_of_a_running_load(aegis: Aegis) -> None:
 
 def test_live_it_sorts_follows_the_terminals_size_and_ends_with_q(aegis: Aegis) -> None:
     with top(aegis) as terminal:
-        wait_until(lambda: terminal.says("restarts"), "a wide table")
+        wait_until(lambda: terminal.says("memory"), "a wide table")
         terminal.press("s")
         wait_until(lambda: terminal.says("by load"), "another order")
         terminal.resize(30, 60)
@@ -94,7 +94,7 @@ def test_live_it_sorts_follows_the_terminals_size_and_ends_with_q(aegis: Aegis) 
         wait_until(lambda: terminal.says("sessions"), "it goes on")
         terminal.forget()
         wait_until(lambda: terminal.says("by load"), "a whole screen")
-        assert "restarts" not in terminal.said
+        assert "memory" not in terminal.said
         terminal.press("q")
         assert terminal.child.wait(DEADLINE_S) == 0
 

@@ -57,6 +57,7 @@ function fillTable(id, items, keyOf, columns, empty) {
 function makeCell(column) {
   const cell = element(column.heading ? "th" : "td", column.heading ? { scope: "row" } : {});
   if (column.number) cell.className = "number";
+  if (column.words) cell.className = "words";
   if (column.make) cell.append(column.make());
   return cell;
 }
@@ -149,13 +150,14 @@ const CORES = [
 const HEALTH_TONE = {
   up: "good",
   failing: "warn",
+  refused: "bad",
   down: "bad",
   ejected: "bad",
   drain: "warn",
   maint: "warn",
   unknown: "",
 };
-const WITH_REASON = new Set(["failing", "down", "ejected"]);
+const WITH_REASON = new Set(["failing", "refused", "down", "ejected"]);
 
 function serverAside(server) {
   const weight = known(server.weight) && server.weight !== 1 ? `, weight ${count(server.weight)}` : "";
@@ -166,12 +168,14 @@ function serverAside(server) {
 const SERVERS = [
   named((server) => server.name || server.address, serverAside),
   {
+    words: true,
     make: () => element("span", { class: "dot" }),
     update: (cell, server) => {
       const error = WITH_REASON.has(server.health) ? server.error : "";
       const since = server.since && server.health !== "up" ? ` since ${time(server.since)}` : "";
+      const when = server.health === "refused" ? ` at ${time(server.failed_at)}` : since;
       const dot = cell.firstChild;
-      setText(dot, `${server.health}${error && ` (${error})`}${since}`);
+      setText(dot, `${server.health}${error && ` (${error})`}${when}`);
       setTone(dot, HEALTH_TONE[server.health]);
     },
   },
@@ -197,6 +201,7 @@ const LISTENERS = [
       Object.entries(closed)
         .map(([reason, rate]) => `${reason} ${count(rate)}/s`)
         .join(", ") || DASH,
+    { words: true },
   ),
 ];
 
