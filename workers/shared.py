@@ -128,6 +128,7 @@ class SharedSession(Asker):
         self.loop.remove(pipe.sock.fileno())
         session = Session(self.listener, self.client)
         self.listener.replace(self, session)
+        self.bytes[1] += len(down)  # those of `up` are counted, as all that clients send here
         session.take_over(pipe.sock, pipe.target, up, down)
         pipe.release()
 

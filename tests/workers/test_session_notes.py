@@ -9,10 +9,12 @@ from aegis.config import Log
 from aegis.lifecycle import CLOSE_REASONS
 from aegis.limits import SESSION_LOG_HWM, SESSIONS_PER_BATCH
 from aegis.session_records import TERMINATIONS, SessionRecord
+from tests.faults.scripted import get, words
 from tests.harness import Proxy, Rig, receive, receive_all, reset
 from workers.tally import Tally
 
 LOG = Log(sessions="/unused: the test is the writer")
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
 
 
 def records(proxy: Proxy, count: int) -> list[SessionRecord]:
@@ -138,6 +140,38 @@ def test_a_client_that_waits_for_a_pipe_is_told_with_its_wait(rig: Rig) -> None:
     (record,) = records(proxy, 1)
     assert record.queue_ms >= 0, "it waited until the pipe was open"
     assert record.queued_behind == 0
+
+
+@pytest.mark.parametrize(
+    ("protocol", "request_", "reply"),
+    [
+        ("resp", words("SUBSCRIBE", "c"), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"),
+        ("http1", get("/", "Connection: upgrade", "Upgrade: x"), SWITCHED),
+    ],
+    ids=["resp", "http1"],
+)
+def test_a_client_that_becomes_a_tunnel_is_told_with_its_server(
+    rig: Rig, protocol: str, request_: bytes, reply: bytes
+) -> None:
+    upstream = rig.upstream()
+    listener = {"protocol": protocol, "pooling": "multiplex"}
+    proxy = rig.proxy(upstream.address, listener=listener, log=LOG)
+    client = proxy.connect()
+    client.sendall(request_)
+    server = upstream.accept()
+    assert receive(server, len(request_)) == request_
+    server.sendall(reply + b"pushed")
+    assert receive(client, len(reply) + 6) == reply + b"pushed"
+    client.close()
+    assert server.recv(1) == b""
+    server.close()
+    (record,) = records(proxy, 1)
+    assert record.server == upstream.address
+    assert (record.requests, record.reason) == (1, "client_eof")
+    assert record.queue_ms >= 0
+    assert record.connect_ms == 0, "as for whoever got a pipe"
+    counted = [record.client_bytes, record.server_bytes]
+    assert counted == [len(request_), len(reply) + 6] == proxy.figures().listeners[0].bytes
 
 
 def test_the_bytes_that_a_client_ends_with_are_in_its_record(rig: Rig) -> None:
