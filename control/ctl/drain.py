@@ -57,8 +57,9 @@ def drain(
     )
     if status.phase != "drained":
         raise AegisError(f"the drain was called off: aegis is {status.phase}")
-    cut = sum(worker.cut for worker in status.workers)
-    for each in [each for worker in status.workers for each in worker.cuts]:
+    cut = sum(worker.cut for worker in status.workers) + status.departed_cut
+    cuts = [each for worker in status.workers for each in worker.cuts]
+    for each in cuts + status.departed_cuts:
         typer.echo(f"cut: {each.client} -> {each.listener} -> {each.server or 'no server'}")
     typer.echo(f"aegis is drained; {cut} session(s) cut at a deadline since it started")
 
