@@ -96,6 +96,8 @@ class SharedSession(Asker):
         fatal = fatal or bool(replies and (not error or self.pool.framer.error_closes))
         if not begun and error:
             self.say(error if fatal else error * replies)
+            if self.note is not None:
+                self.note.lost(why)
         if fatal:
             self.finish("server_lost")
             return

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from aegis.session_records import TERMINATIONS, SessionBatch, SessionRecord
+from aegis.session_records import SessionBatch, SessionRecord, termination
 
 # Not strftime's %b, which speaks the locale's language.
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
@@ -30,7 +30,7 @@ def tcplog_line(batch: SessionBatch, record: SessionRecord) -> str:
     )
     return (
         f"{record.client} [{_tcplog_date(batch.clock_offset + record.began)}] {record.listener} "
-        f"{server} {times} {record.server_bytes} {TERMINATIONS[record.reason]} {active} "
+        f"{server} {times} {record.server_bytes} {termination(record)} {active} "
         f"0/{record.queued_behind} up={record.client_bytes} requests={record.requests} "
         f"worker={batch.slot} reason={record.reason}"
     )
@@ -42,7 +42,7 @@ def json_line(batch: SessionBatch, record: SessionRecord) -> str:
     line: dict[str, object] = {
         "time": began.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "worker": batch.slot,
-        "termination": TERMINATIONS[record.reason],
+        "termination": termination(record),
     }
     for field in record.__struct_fields__:
         if field != "began":

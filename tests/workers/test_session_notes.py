@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from aegis.config import Log
+from aegis.config_backend import Server
 from aegis.lifecycle import CLOSE_REASONS
 from aegis.limits import SESSION_LOG_HWM, SESSIONS_PER_BATCH
-from aegis.session_records import TERMINATIONS, SessionRecord
+from aegis.session_records import TERMINATIONS, SessionRecord, termination
 from tests.faults.scripted import get, words
 from tests.harness import Proxy, Rig, receive, receive_all, reset
 from workers.tally import Tally
@@ -140,6 +141,38 @@ def test_a_client_that_waits_for_a_pipe_is_told_with_its_wait(rig: Rig) -> None:
     (record,) = records(proxy, 1)
     assert record.queue_ms >= 0, "it waited until the pipe was open"
     assert record.queued_behind == 0
+
+
+def test_a_reply_that_was_lost_with_its_server_is_told_though_the_client_ends_well(
+    rig: Rig,
+) -> None:
+    proxy, client, server = replying(rig)
+    server.close()
+    assert receive(client, 16) == b"ERR server_lost\n"
+    client.close()
+    (record,) = records(proxy, 1)
+    assert (record.reason, record.lost, record.requests) == ("client_eof", "server_lost", 1)
+    assert termination(record) == "SH"
+
+
+def test_how_a_session_ended_is_above_what_it_had_lost() -> None:
+    record = SessionRecord("unix", "front", 0.0)
+    assert termination(record) == "--"
+    record.lost = "reply_timeout"
+    assert termination(record) == "sH"
+    record.reason = "idle_timeout"
+    assert termination(record) == "cD"
+
+
+def test_a_server_that_has_a_name_is_told_by_it(rig: Rig) -> None:
+    upstream = rig.upstream()
+    named = Server(address=upstream.address, name="big")
+    proxy = rig.proxy(upstream.address, backend={"servers": (named,)}, log=LOG)
+    client, server = proxy.pair(upstream)
+    client.close()
+    server.close()
+    (record,) = records(proxy, 1)
+    assert record.server == "big"
 
 
 @pytest.mark.parametrize(
