@@ -94,7 +94,7 @@ def _workers(supervisor: Supervisor, seat: Seat) -> list[WorkerStatus]:
                 slot=seat.slot,
                 pid=process.pid if process is not None else None,
                 cpu=report.figures.cpu if report is not None else supervisor.cpu_of(seat.slot),
-                phase=report.figures.phase if report is not None else "starting",
+                phase=_phase_of_one(supervisor, process),
                 state=seat.state,
                 epoch=report.epoch if report is not None else 0,
                 controller=report.controller if report is not None else 0,
@@ -110,6 +110,13 @@ def _workers(supervisor: Supervisor, seat: Seat) -> list[WorkerStatus]:
             )
         )
     return workers
+
+
+def _phase_of_one(supervisor: Supervisor, process: Process | None) -> Phase:
+    if process is None and supervisor.goal == "stopped":
+        return "stopped"
+    report = process.report if process is not None else None
+    return report.figures.phase if report is not None else "starting"
 
 
 def _listeners(config: Config, figures: list[Figures], wanted: Wanted) -> list[ListenerStatus]:
