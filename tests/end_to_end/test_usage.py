@@ -75,6 +75,26 @@ def test_the_sample_is_a_good_configuration(proxies: Proxies) -> None:
     assert "2 listener(s), 1 backend(s)" in said
 
 
+def test_fewer_connections_than_workers_are_worth_a_warning(proxies: Proxies, echo: Echo) -> None:
+    aegis = proxies.new()
+    backends = {"db": {"servers": [echo.address], "max_connections": 2}}
+    warning = 'backend "db": max_connections = 2 is fewer than 3 workers'
+    aegis.configure(backends=backends, workers=3)
+    checked = aegis.ctl("check", str(aegis.config_file))
+    assert (checked.returncode, checked.stderr.count(warning)) == (0, 1)
+    assert "good" in checked.stdout
+    aegis.configure(backends=backends, workers=2)
+    assert aegis.ctl("check", str(aegis.config_file)).stderr == ""
+    aegis.start()
+    assert "max_connections" not in aegis.log()
+    aegis.configure(backends=backends, workers=3)
+    aegis.done("reload")
+    aegis.done("stop")
+    assert aegis.log().count(warning) == 1
+    aegis.start()
+    assert aegis.log().count(warning) == 2, "the log is appended to"
+
+
 def test_check_lists_every_problem_and_starts_nothing(proxies: Proxies) -> None:
     aegis = proxies.new("127.0.0.1:9", slabs=1, colour="red")
     result = aegis.ctl("check", str(aegis.config_file))
