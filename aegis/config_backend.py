@@ -146,7 +146,8 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             ge=0,
             le=limits.MAX_CONNECTIONS,
             description="Connections to the servers, over all workers; more clients wait their "
-            "turn. 0 = no limit.",
+            "turn. With fewer than workers, a share has to move between workers, which takes some "
+            "hundred milliseconds: so few are best served with fewer `workers`. 0 = no limit.",
         ),
     ] = 0
     queue_timeout_s: Annotated[

@@ -70,11 +70,13 @@ _ACCOUNT_ALLOWED = '"" (stay what one is) or the name of an account of this mach
 Account = Annotated[
     str, Meta(pattern=r"^([a-z_][a-z0-9_-]{0,31})?$(?!\n)", extra={"allowed": _ACCOUNT_ALLOWED})
 ]
-_LOG_FILE_ALLOWED = '"" (none), "-" (standard output of the exporter) or an absolute path'
+_LOG_FILE_ALLOWED = (
+    '"" (none), "-" (standard output of the exporter) or an absolute path of printable characters'
+)
 
 
 def _parse_log_file(text: str) -> None:
-    if (text not in {"", "-"} and not text.startswith("/")) or "\0" in text:
+    if (text not in {"", "-"} and not text.startswith("/")) or not text.isprintable():
         raise ValueError(_LOG_FILE_ALLOWED)
 
 

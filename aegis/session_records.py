@@ -50,6 +50,18 @@ TERMINATIONS: dict[CloseReason, str] = {
 }
 assert set(TERMINATIONS) == set(CLOSE_REASONS)
 
+# The same for who ended normally, but had lost a reply with its pipe while it waited for that (H):
+# by why the pipe was lost, where its server has not simply gone.
+_LOST_REPLY = {
+    "reply_timeout": "sH",
+    "setup_timeout": "sH",
+    "protocol_error": "PH",
+    "unexpected": "PH",
+    "server_down": "DH",
+    "drain_deadline": "KH",
+    "error": "IH",
+}
+
 
 class SessionRecord(msgspec.Struct, array_like=True):
     """One session, from accept to close; instants are monotonic seconds of the worker."""
@@ -61,7 +73,7 @@ class SessionRecord(msgspec.Struct, array_like=True):
     reason: CloseReason = "client_eof"
     backend: str = ""
     server: str = ""
-    """Address of the last one; empty when there was none."""
+    """The last one, by its name in the configuration or its address; empty when there was none."""
     queue_ms: int = -1
     """Waited for a connection: with `multiplex` all waits together."""
     connect_ms: int = -1
@@ -82,6 +94,9 @@ class SessionRecord(msgspec.Struct, array_like=True):
     server_connections: int = 0
     queued_behind: int = 0
     """How many waited for a connection already when it began to wait last."""
+    lost: str = ""
+    """Why the last reply was lost in whose place the client got an error, as
+    `aegis_pipes_lost_total` says it; empty when none was."""
 
 
 class SessionBatch(msgspec.Struct, tag="sessions"):
@@ -91,3 +106,11 @@ class SessionBatch(msgspec.Struct, tag="sessions"):
     clock_offset: float
     """Seconds to add to an instant to get the time of day (Unix)."""
     records: list[SessionRecord]
+
+
+def termination(record: SessionRecord) -> str:
+    """Return HAProxy's code for how a session ended."""
+    code = TERMINATIONS[record.reason]
+    if record.lost and code == "--":
+        return _LOST_REPLY.get(record.lost, "SH")
+    return code

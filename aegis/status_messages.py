@@ -134,3 +134,7 @@ class Status(msgspec.Struct, frozen=True, tag="status"):
     cut_in_s: float | None = None
     """Time until a drain cuts the sessions that are left; None when none is under way."""
     limits: list[LimitStatus] = []
+    departed_cut: int = 0
+    """Sessions that deadlines had ended in workers that have left; 0 again once Aegis serves."""
+    departed_cuts: list[Cut] = []
+    """The last of these."""

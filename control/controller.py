@@ -40,6 +40,7 @@ from aegis.status_messages import (
 from control import privileges
 from control.bus import ControllerBus
 from control.cores import usable_cores
+from control.departed import Departed
 from control.exporter_seat import ExporterSeat
 from control.handover import SIGNALS, Handover, become
 from control.orphans import orphaned_workers
@@ -94,6 +95,7 @@ class Controller:
             changed=self._changed,
         )
         self._sessions = Sessions(lambda: self._supervisor.processes, self._changed)
+        self._departed = Departed()
         self._wanted = Wanted(self._supervisor, self._sessions, self._changed)
         self._exporter = ExporterSeat(runtime_dir) if with_exporter else None
         self._bus = ControllerBus(runtime_dir)
@@ -192,6 +194,8 @@ class Controller:
                 self._bus.ignore_report(why, report)
             else:
                 self._sessions.heard(report)
+                alive = {process.pid for process in self._supervisor.processes}
+                self._departed.heard(report, alive, self._supervisor.goal)
         self._bus.answer(self._respond)
         now = monotonic()
         if now > self._last_turn + 10 * TICK_S:
@@ -293,6 +297,7 @@ class Controller:
         status = build_status(
             self._supervisor,
             self._wanted,
+            self._departed,
             seat,
             controller,
             phase=self._phase(),

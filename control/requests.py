@@ -25,6 +25,7 @@ from aegis.messages import (
     Upgrade,
 )
 from aegis.session_messages import SessionRequest
+from control.advice import advice
 from control.bus import ControllerBus
 from control.certificates import examine
 from control.exporter_seat import ExporterSeat
@@ -130,6 +131,8 @@ class Requests:
             return
         supervisor.reconfigure(config, count, force=force)
         self._wanted.reconfigured()
+        for each in advice(config, count):
+            log.warning("%s", each)
         log.info("configuration %s, %d worker(s)", supervisor.digest, count)
 
     def _scale(self, workers: int) -> Reply:

@@ -44,6 +44,8 @@ class Sessions:
     def handle(self, request: SessionRequest) -> SessionList | Accepted | Refused:
         """Answer."""
         if isinstance(request, ListSessions):
+            if why := self._unknown(request.listener):
+                return Refused(why)
             number = self._changed()
             self.look = Look(number, request.most, request.listener, request.session)
             self._found.clear()
@@ -51,6 +53,14 @@ class Sessions:
         if isinstance(request, FetchSessions):
             return self._fetch(request.number)
         return self._kill(request)
+
+    def _unknown(self, listener: str) -> str:
+        """Say that no worker, not even one that is retired, has such a listener; empty: one has."""
+        reports = [each.report for each in self._processes() if each.report is not None]
+        names = {row.name: None for report in reports for row in report.figures.listeners}
+        if not listener or not names or listener in names:
+            return ""
+        return f'no listener "{listener}"; known listeners: {", ".join(names)}'
 
     def _fetch(self, number: int) -> SessionList | Refused:
         if self.look is None or self.look.number != number:

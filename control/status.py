@@ -10,6 +10,7 @@ from aegis.status_messages import (
     Status,
     WorkerStatus,
 )
+from control.departed import Departed
 from control.limit_status import limit_statuses
 from control.process import Process
 from control.seat import Seat
@@ -42,6 +43,7 @@ def _phase_of(processes: list[Process]) -> Phase:
 def build_status(
     supervisor: Supervisor,
     wanted: Wanted,
+    departed: Departed,
     exporter: Seat | None,
     controller: ControllerStatus,
     *,
@@ -49,6 +51,7 @@ def build_status(
     epoch: int,
 ) -> Status:
     """Return what `aegis-ctl status` shows; sums are over the workers now alive."""
+    alive = {process.pid for process in supervisor.processes}
     figures = supervisor.figures
     config = supervisor.config
     return Status(
@@ -62,6 +65,8 @@ def build_status(
         listeners=_listeners(config, figures, wanted),
         backends=backend_statuses(supervisor.servers, figures),
         limits=limit_statuses(config, figures),
+        departed_cut=departed.cut(alive),
+        departed_cuts=departed.cuts(alive),
     )
 
 
@@ -89,7 +94,7 @@ def _workers(supervisor: Supervisor, seat: Seat) -> list[WorkerStatus]:
                 slot=seat.slot,
                 pid=process.pid if process is not None else None,
                 cpu=report.figures.cpu if report is not None else supervisor.cpu_of(seat.slot),
-                phase=report.figures.phase if report is not None else "starting",
+                phase=_phase_of_one(supervisor, process),
                 state=seat.state,
                 epoch=report.epoch if report is not None else 0,
                 controller=report.controller if report is not None else 0,
@@ -105,6 +110,13 @@ def _workers(supervisor: Supervisor, seat: Seat) -> list[WorkerStatus]:
             )
         )
     return workers
+
+
+def _phase_of_one(supervisor: Supervisor, process: Process | None) -> Phase:
+    if process is None and supervisor.goal == "stopped":
+        return "stopped"
+    report = process.report if process is not None else None
+    return report.figures.phase if report is not None else "starting"
 
 
 def _listeners(config: Config, figures: list[Figures], wanted: Wanted) -> list[ListenerStatus]:

@@ -521,7 +521,10 @@ class Rig:
             self.directory,
             Config(
                 listeners=(Listener(name="front", bind=bind, backend="db", **(listener or {})),),
-                backends=(Backend(name="db", servers=servers, **(backend or {})), *more_backends),
+                backends=(
+                    Backend(**({"name": "db", "servers": servers} | (backend or {}))),
+                    *more_backends,
+                ),
                 **config,
             ),
         )

@@ -133,6 +133,8 @@ class Asker(PoolClient):
             self.pool.count_pin(special.why)
         if verdict == Verdict.TUNNEL:
             self.pool.give_away(pipe)
+            if self.note is not None:  # what goes through a tunnel is not submitted
+                self.note.submitted(pipe.target, 1)
             self.become_tunnel(pipe, view[start:end])
             return end
         if verdict == Verdict.SWITCH:

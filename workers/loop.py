@@ -246,16 +246,19 @@ class Loop:
             sock.close()
 
     def _end_turn(self) -> None:
-        """Flush what was deferred, close what is to be closed, until nothing is left of either."""
+        """Flush what was deferred, close what is to be closed, until nothing is left of either.
+
+        First deferred, first flushed: requests of two clients leave in the order in which they came.
+        """
         later, doomed, after = self._later, self._doomed, self._after
         while later or doomed or after:  # what is flushed may defer and close
-            while later:  # one may defer another
-                item = later.pop()
+            for item in later:  # one may defer another, which comes behind
                 try:
                     item.flush()
                 except Exception as error:
                     log.exception("a flush failed")
                     item.fail(error)
+            later.clear()
             for sock in doomed:
                 sock.close()
             doomed.clear()

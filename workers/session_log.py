@@ -15,6 +15,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from aegis import config
+from aegis.config_backend import servers_of
 from aegis.figures import Figures
 from aegis.lifecycle import CloseReason
 from aegis.limits import SESSION_LOG_DELAY_S, SESSIONS_PER_BATCH
@@ -79,6 +80,10 @@ class Note:
         record.connect_ms = max(record.connect_ms, 0)
         record.queue_ms = max(record.queue_ms, 0)
 
+    def lost(self, why: str) -> None:
+        """Note that the client was told an error in place of a reply that its pipe had lost."""
+        self.record.lost = why
+
     def closing(self, now: float) -> None:
         """End what has not ended: a wait that was in vain."""
         if self._queued_at >= 0:
@@ -108,6 +113,7 @@ class SessionLog:
         self._figures = figures
         self._send = send
         self._notes: list[Note] = []
+        self._names: dict[str, dict[str, str]] = {}  # backend -> address -> name
         Alarm(loop.wheel, loop.now, self._flush_in_time)
 
     def opened(self, session: "AnySession", client: socket, address: Any) -> None:
@@ -131,11 +137,21 @@ class SessionLog:
         record.backend = backend.config.name
         record.backend_connections = backend.open
         if note.server is not None:
-            record.server = note.server.address.text
+            address = note.server.address.text
+            record.server = self._names_in(backend).get(address, address)
             record.server_connections = note.server.figures.connections
         self._notes.append(note)
         if len(self._notes) == SESSIONS_PER_BATCH:
             self._loop.defer(self)
+
+    def _names_in(self, backend: "Backend") -> dict[str, str]:
+        """Return the names of those servers of a backend that have one."""
+        conf = backend.config
+        names = self._names.get(conf.name)
+        if names is None:
+            named = {each.address: each.name for each in servers_of(conf.servers) if each.name}
+            names = self._names[conf.name] = named
+        return names
 
     def flush(self) -> None:
         """Send what has been collected; at a turn's end: a close may come before a count."""

@@ -96,6 +96,8 @@ class SharedSession(Asker):
         fatal = fatal or bool(replies and (not error or self.pool.framer.error_closes))
         if not begun and error:
             self.say(error if fatal else error * replies)
+            if self.note is not None:
+                self.note.lost(why)
         if fatal:
             self.finish("server_lost")
             return
@@ -128,6 +130,7 @@ class SharedSession(Asker):
         self.loop.remove(pipe.sock.fileno())
         session = Session(self.listener, self.client)
         self.listener.replace(self, session)
+        self.bytes[1] += len(down)  # those of `up` are counted, as all that clients send here
         session.take_over(pipe.sock, pipe.target, up, down)
         pipe.release()
 

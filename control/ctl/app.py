@@ -21,6 +21,7 @@ from control.ctl.status import status
 from control.ctl.stop import stop
 from control.ctl.top import top
 from control.ctl.upgrade import upgrade
+from control.ctl.usage import NEGATIVES
 
 app = typer.Typer(
     name="aegis-ctl",
@@ -32,7 +33,7 @@ app = typer.Typer(
 CHANGING = (start, drain, stop, reload, scale, upgrade)
 SEEING = (status, servers, limits, sessions, top, check, keys)
 for command in CHANGING + SEEING:
-    app.command()(command)
+    app.command(context_settings=NEGATIVES if command is scale else None)(command)
 app.add_typer(server, name="server")
 app.add_typer(session, name="session")
 

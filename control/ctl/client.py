@@ -126,10 +126,7 @@ class Progress:
         """Tell what is left."""
         sessions = sum(worker.sessions for worker in status.workers)
         self._most = max(self._most, sessions)
-        phases = ", ".join(
-            f"worker {w.slot} {w.phase if w.state == 'running' else w.state}"
-            for w in status.workers
-        )
+        phases = ", ".join(f"worker {w.slot} {_state_of(w)}" for w in status.workers)
         if self._spinner is not None:
             ended = bar(self._most - sessions, self._most)
             left = f"{sessions} of {self._most} session(s) left{until_cut(status)}"
@@ -139,6 +136,11 @@ class Progress:
         if text != self._last:
             self._last = text
             console.print(text, soft_wrap=True)
+
+
+def _state_of(worker: WorkerStatus) -> str:
+    as_wanted = worker.state == "running" or worker.phase == "stopped"
+    return worker.phase if as_wanted else worker.state
 
 
 def bar(done: int, whole: int, width: int = 20) -> str:

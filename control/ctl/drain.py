@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from aegis.errors import AegisError
+from aegis.limits import MAX_TIMEOUT_S
 from aegis.messages import (
     Drain,
 )
@@ -14,6 +15,7 @@ from aegis.status_messages import (
     Status,
 )
 from control.ctl.client import command, need_controller, wait_until
+from control.ctl.usage import seconds
 from control.options import (
     RuntimeDirOption,
 )
@@ -23,7 +25,7 @@ TimeoutOption = Annotated[
     typer.Option(
         "--timeout",
         metavar="SECONDS",
-        min=0,
+        parser=seconds(MAX_TIMEOUT_S),
         help="How long sessions may take to finish; default: drain_timeout_s of the configuration.",
     ),
 ]
@@ -57,8 +59,9 @@ def drain(
     )
     if status.phase != "drained":
         raise AegisError(f"the drain was called off: aegis is {status.phase}")
-    cut = sum(worker.cut for worker in status.workers)
-    for each in [each for worker in status.workers for each in worker.cuts]:
+    cut = sum(worker.cut for worker in status.workers) + status.departed_cut
+    cuts = [each for worker in status.workers for each in worker.cuts]
+    for each in cuts + status.departed_cuts:
         typer.echo(f"cut: {each.client} -> {each.listener} -> {each.server or 'no server'}")
     typer.echo(f"aegis is drained; {cut} session(s) cut at a deadline since it started")
 

@@ -9,13 +9,16 @@ from aegis.messages import Scale
 from aegis.runtime import default_runtime_dir
 from control.ctl.client import command, need_controller
 from control.ctl.replaced import wait_until_replaced
+from control.ctl.usage import whole_number
 from control.options import (
     RuntimeDirOption,
 )
 
 
 def scale(
-    workers: Annotated[int, typer.Argument(metavar="N", min=1, max=MAX_WORKERS)],
+    workers: Annotated[
+        int, typer.Argument(metavar="N", parser=whole_number(1, MAX_WORKERS), help="How many.")
+    ],
     runtime_dir: RuntimeDirOption = None,
 ) -> None:
     """Have N workers until `workers` changes in the file; those too many finish first."""

@@ -6,6 +6,7 @@ import typer
 
 from aegis.errors import AegisError
 from aegis.lifecycle import Admin
+from aegis.limits import MAX_WEIGHT
 from aegis.messages import (
     SetServer,
 )
@@ -15,11 +16,13 @@ from aegis.status_messages import (
     Status,
 )
 from control.ctl.client import command, need_controller, wait_until
+from control.ctl.usage import NEGATIVES, Choices, whole_number
 from control.options import (
     RuntimeDirOption,
 )
 
 server = typer.Typer(
+    cls=Choices,
     help="Take a server out, let it come back, or change its weight; kept until it is undone, "
     "over reloads and upgrades.",
     no_args_is_help=True,
@@ -47,19 +50,31 @@ def maint(name: ServerArgument, runtime_dir: RuntimeDirOption = None) -> None:
     _set_admin(name, "maint", runtime_dir)
 
 
-@server.command()
+def _weight(text: str) -> int:
+    """Return the number, -1 for what is configured."""
+    if text == "default":
+        return -1
+    try:
+        return whole_number(0, MAX_WEIGHT)(text)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(f'{error.message}, or "default"') from None
+
+
+@server.command(context_settings=NEGATIVES)
 def weight(
     name: ServerArgument,
     weight: Annotated[
-        str, typer.Argument(metavar="N", help='A number from 0 on, or "default": as configured.')
+        int,
+        typer.Argument(
+            metavar="N",
+            parser=_weight,
+            help=f'A number from 0 to {MAX_WEIGHT}, or "default": as configured.',
+        ),
     ],
     runtime_dir: RuntimeDirOption = None,
 ) -> None:
     """Give it N parts of new sessions in place of what the configuration says."""
-    if weight != "default" and not weight.isdecimal():
-        raise typer.BadParameter(f'{weight!r}: a number from 0 on, or "default"', param_hint="N")
-    wanted = -1 if weight == "default" else int(weight)
-    found = _set(SetServer(name, weight=wanted), runtime_dir)
+    found = _set(SetServer(name, weight=weight), runtime_dir)
     typer.echo(f"{name} has weight {found.weight}")
 
 

@@ -23,13 +23,14 @@ from aegis.session_messages import (
     SessionRow,
 )
 from control.ctl.client import command, need_controller, wait_until
+from control.ctl.usage import Choices, whole_number
 from control.options import (
     RuntimeDirOption,
 )
 
 _WIDTH = 140  # of a table that nobody's terminal bounds
 
-session = typer.Typer(help="End a single session.", no_args_is_help=True)
+session = typer.Typer(cls=Choices, help="End a single session.", no_args_is_help=True)
 
 
 def sessions(
@@ -38,7 +39,9 @@ def sessions(
     ] = "",
     limit: Annotated[
         int,
-        typer.Option("--limit", metavar="N", min=1, max=MAX_SESSIONS_LISTED, help="At most N."),
+        typer.Option(
+            "--limit", metavar="N", parser=whole_number(1, MAX_SESSIONS_LISTED), help="At most N."
+        ),
     ] = 100,
     json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
     runtime_dir: RuntimeDirOption = None,
@@ -69,7 +72,9 @@ def kill(
     directory = runtime_dir or default_runtime_dir()
     need_controller(directory)
     if not _gather(directory, ListSessions(1, session=name)).rows:
-        raise AegisError(f"no session {name}")
+        raise AegisError(
+            f"no session {name}: IDs have the form PID-FD-TIME, and `aegis-ctl sessions` lists them"
+        )
     epoch = command(directory, KillSession(name))
     wait_until(directory, epoch, f"killing session {name}", lambda _: True)
     typer.echo(f"session {name} is killed")

@@ -76,7 +76,8 @@ def _progress(now: Status) -> str:
 
 
 def _worker_cells(worker: WorkerStatus) -> list[str]:
-    phase = worker.phase if worker.state == "running" else f"{worker.phase} ({worker.state})"
+    as_wanted = worker.state == "running" or worker.phase == "stopped"
+    phase = worker.phase if as_wanted else f"{worker.phase} ({worker.state})"
     return [
         str(worker.slot),
         str(worker.pid or "-"),

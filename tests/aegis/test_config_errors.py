@@ -180,7 +180,12 @@ UNKNOWN_KEYS = [
     (
         top('log.sessions = "sessions.log"'),
         'log.sessions = "sessions.log": "" (none), "-" (standard output of the exporter) '
-        "or an absolute path",
+        "or an absolute path of printable characters",
+    ),
+    (
+        top('log.sessions = "/var/log/a\\nb"'),
+        'log.sessions = "/var/log/a\\nb": "" (none), "-" (standard output of the exporter) '
+        "or an absolute path of printable characters",
     ),
     (top('log.format = "xml"'), 'log.format = "xml": "json" or "text"'),
     (top("metrics.port = 1"), "metrics.port: unknown key; known keys: bind"),

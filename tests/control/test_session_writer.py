@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import pytest
 import zmq
 
@@ -83,6 +84,17 @@ def test_a_tcplog_line_has_haproxys_fields_in_their_order() -> None:
 def test_a_session_without_a_server_is_told_as_haproxy_does() -> None:
     line = tcplog_line(BATCH, SessionRecord("unix", "fnt", 0.0, "refused", "bck"))
     assert " bck/<NOSRV> -1/-1/0 0 PC " in line
+
+
+def test_what_would_end_a_field_or_the_line_is_percent_encoded() -> None:
+    record = msgspec.structs.replace(
+        RECORD, server="/run/my db\n%\x85\u2028.sock", client="fe80::1%e 0", listener="a\tb"
+    )
+    line = tcplog_line(BATCH, record)
+    assert line.startswith("fe80::1%25e%200 [14/Nov/2023:22:15:00.250] a%09b ")
+    assert " bck//run/my%20db%0A%25%C2%85%E2%80%A8.sock 1/2/5007 " in line
+    assert len(line.split()) == len(tcplog_line(BATCH, RECORD).split())
+    assert line.isprintable()
 
 
 def test_the_document_has_every_reason_under_its_code() -> None:

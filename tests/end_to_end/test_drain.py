@@ -182,6 +182,22 @@ def test_a_drain_waits_for_the_sessions_of_a_retired_worker_too(
         assert not works(client), f"a session goes on, yet {said}"
 
 
+def test_what_was_cut_in_a_worker_that_has_left_is_told(proxies: Proxies, echo: Echo) -> None:
+    aegis = proxies.started(echo.address, workers=1, drain_timeout_s=60)
+    retired = aegis.pids()
+    with connect(aegis.address) as client:
+        assert works(client)
+        host, port = client.getsockname()
+        aegis.done("reload", "--force")
+        said = aegis.done("drain", "--timeout", "1")
+        assert not works(client)
+    assert f"cut: {host}:{port} -> " in said
+    assert "aegis is drained; 1 session(s) cut" in said
+    assert not {worker.pid for worker in aegis.workers()} & set(retired)
+    aegis.done("start")
+    wait_until(lambda: not aegis.status().departed_cut, "it was of that drain")
+
+
 def test_a_proxy_that_is_not_running_cannot_be_drained(proxies: Proxies) -> None:
     aegis = proxies.new("127.0.0.1:9")
     result = aegis.ctl("drain")

@@ -88,9 +88,9 @@ def test_a_weight_is_overridden_and_given_back(proxies: Proxies, echo: Echo) -> 
     ("arguments", "code", "why"),
     [
         (["maint", "db/three"], 1, r'no server "db/three"; known servers: db/one, db/two'),
-        (["weight", "db/two", "70000"], 1, "weight: 70000: allowed is 0 to 65535"),
-        (["weight", "db/two", "-2"], 2, "No such option"),
-        (["weight", "db/two", "much"], 2, 'a number from 0 on, or "default"'),
+        (["weight", "db/two", "70000"], 2, '70000: allowed is 0 to 65535, or "default"'),
+        (["weight", "db/two", "-2"], 2, '-2: allowed is 0 to 65535, or "default"'),
+        (["weight", "db/two", "much"], 2, 'much: allowed is 0 to 65535, or "default"'),
         (["ready"], 2, "Missing argument"),
     ],
 )

@@ -91,9 +91,19 @@ def test_a_session_that_is_not_there_cannot_be_killed(
     arguments = ["session", "kill", "--", name] if name == "-" else ["session", "kill", name]
     result = aegis.ctl(*arguments)
     assert result.returncode == 1
-    assert result.stderr == f"aegis-ctl: no session {name}\n"
+    assert result.stderr == (
+        f"aegis-ctl: no session {name}: IDs have the form PID-FD-TIME, "
+        "and `aegis-ctl sessions` lists them\n"
+    )
     assert works(client)
     client.close()
+
+
+def test_sessions_of_a_listener_that_is_none_are_refused(proxies: Proxies, echo: Echo) -> None:
+    aegis, _ = two_listeners(proxies, echo)
+    result = aegis.ctl("sessions", "--listener", "nope")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == 'aegis-ctl: no listener "nope"; known listeners: front, side\n'
 
 
 def test_one_that_shares_pipes_is_killed_and_its_server_hears_nothing(

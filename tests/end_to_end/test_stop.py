@@ -41,9 +41,15 @@ def test_stop_waits_for_sessions_and_leaves_nothing(
         assert works(client)
         assert stopping.stderr is not None
         assert "stopping: 1 session(s) left" in stopping.stderr.readline()
+        wait_until(lambda: None in [w.pid for w in aegis.workers()], "one had nothing to finish")
+        assert [w.phase for w in aegis.workers() if w.pid is None] == ["stopped"]
+        wait_until(lambda: "stopped" in aegis.done("status"), "which is told")
+        assert "backoff" not in aegis.done("status")
         if kind != "unix":
             wait_until(lambda: refuses(aegis.address), "new sessions are refused")
-    said, _ = stopping.communicate(timeout=DEADLINE_S)
+    said, progress = stopping.communicate(timeout=DEADLINE_S)
+    assert " stopped" in progress
+    assert "backoff" not in progress
     assert aegis.left_over() == [], "it says that all is gone"
     assert (stopping.returncode, said) == (0, "aegis has stopped\n")
 

@@ -6,13 +6,16 @@ from typing import Any
 import pytest
 
 from aegis.config import Log
+from aegis.config_backend import Server
 from aegis.lifecycle import CLOSE_REASONS
 from aegis.limits import SESSION_LOG_HWM, SESSIONS_PER_BATCH
-from aegis.session_records import TERMINATIONS, SessionRecord
+from aegis.session_records import TERMINATIONS, SessionRecord, termination
+from tests.faults.scripted import get, words
 from tests.harness import Proxy, Rig, receive, receive_all, reset
 from workers.tally import Tally
 
 LOG = Log(sessions="/unused: the test is the writer")
+SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
 
 
 def records(proxy: Proxy, count: int) -> list[SessionRecord]:
@@ -138,6 +141,70 @@ def test_a_client_that_waits_for_a_pipe_is_told_with_its_wait(rig: Rig) -> None:
     (record,) = records(proxy, 1)
     assert record.queue_ms >= 0, "it waited until the pipe was open"
     assert record.queued_behind == 0
+
+
+def test_a_reply_that_was_lost_with_its_server_is_told_though_the_client_ends_well(
+    rig: Rig,
+) -> None:
+    proxy, client, server = replying(rig)
+    server.close()
+    assert receive(client, 16) == b"ERR server_lost\n"
+    client.close()
+    (record,) = records(proxy, 1)
+    assert (record.reason, record.lost, record.requests) == ("client_eof", "server_lost", 1)
+    assert termination(record) == "SH"
+
+
+def test_how_a_session_ended_is_above_what_it_had_lost() -> None:
+    record = SessionRecord("unix", "front", 0.0)
+    assert termination(record) == "--"
+    record.lost = "reply_timeout"
+    assert termination(record) == "sH"
+    record.reason = "idle_timeout"
+    assert termination(record) == "cD"
+
+
+def test_a_server_that_has_a_name_is_told_by_it(rig: Rig) -> None:
+    upstream = rig.upstream()
+    named = Server(address=upstream.address, name="big")
+    proxy = rig.proxy(upstream.address, backend={"servers": (named,)}, log=LOG)
+    client, server = proxy.pair(upstream)
+    client.close()
+    server.close()
+    (record,) = records(proxy, 1)
+    assert record.server == "big"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "request_", "reply"),
+    [
+        ("resp", words("SUBSCRIBE", "c"), b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"),
+        ("http1", get("/", "Connection: upgrade", "Upgrade: x"), SWITCHED),
+    ],
+    ids=["resp", "http1"],
+)
+def test_a_client_that_becomes_a_tunnel_is_told_with_its_server(
+    rig: Rig, protocol: str, request_: bytes, reply: bytes
+) -> None:
+    upstream = rig.upstream()
+    listener = {"protocol": protocol, "pooling": "multiplex"}
+    proxy = rig.proxy(upstream.address, listener=listener, log=LOG)
+    client = proxy.connect()
+    client.sendall(request_)
+    server = upstream.accept()
+    assert receive(server, len(request_)) == request_
+    server.sendall(reply + b"pushed")
+    assert receive(client, len(reply) + 6) == reply + b"pushed"
+    client.close()
+    assert server.recv(1) == b""
+    server.close()
+    (record,) = records(proxy, 1)
+    assert record.server == upstream.address
+    assert (record.requests, record.reason) == (1, "client_eof")
+    assert record.queue_ms >= 0
+    assert record.connect_ms == 0, "as for whoever got a pipe"
+    counted = [record.client_bytes, record.server_bytes]
+    assert counted == [len(request_), len(reply) + 6] == proxy.figures().listeners[0].bytes
 
 
 def test_the_bytes_that_a_client_ends_with_are_in_its_record(rig: Rig) -> None:

@@ -1,0 +1,95 @@
+"""Steady round trips leave nothing behind: no block of memory more, and no garbage collection.
+
+The parts of a worker run in this process, where its memory can be looked at; the server and the
+clients are others.
+"""
+
+import gc
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+import pytest
+
+from aegis.config import Config
+from aegis.config_backend import Backend
+from aegis.config_listener import Listener
+from aegis.figures import Figures
+from aegis.messages import Boot, ServerWish
+from ops.bench.echo import echo_server
+from tests.harness import bound_socket, listening_address, receive
+from workers.assembly import Assembly, make_loop
+from workers.timers import Alarm
+
+CLIENTS = 20
+ASKED = b"GET key\n"
+WARM_UP_S, STEADY_S = 1.0, 2.0
+FEW_BLOCKS = 30
+"""For what is cached while the test looks: small numbers, a histogram's larger count."""
+
+
+class Sample(NamedTuple):
+    """What there is at one moment."""
+
+    turns: int
+    bytes: int
+    blocks: int
+    collections: int
+
+
+def ask_for_ever(address: tuple[str, int]) -> int:
+    """Start a process with clients that ask as soon as they are answered; returns its pid."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        clients = [socket.create_connection(address) for _ in range(CLIENTS)]
+        while True:
+            for client in clients:
+                client.sendall(ASKED)
+            for client in clients:
+                assert receive(client, len(ASKED)) == ASKED
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.parametrize(("protocol", "pooling"), [("raw", "off"), ("line", "multiplex")])
+def test_steady_round_trips_leave_nothing_behind(
+    protocol: str, pooling: str, tmp_path: Path
+) -> None:
+    with bound_socket("tcp4", tmp_path) as sock, echo_server() as port:
+        server, bind = f"127.0.0.1:{port}", listening_address(sock)
+        front = Listener(name="front", bind=bind, backend="db", protocol=protocol, pooling=pooling)
+        config = Config(listeners=(front,), backends=(Backend(name="db", servers=(server,)),))
+        boot = Boot(0, 0, str(tmp_path), config, "serving", {"front": os.dup(sock.fileno())})
+        figures = Figures(0, os.getpid(), "serving", [], [], config.slabs)
+        loop = make_loop(boot, figures)
+        parts = Assembly(boot, loop, figures, None)
+        parts.backends[0].apply([ServerWish(server)], {})
+        samples: list[Sample] = []
+
+        def look(now: float) -> float:
+            collections = sum(generation["collections"] for generation in gc.get_stats())
+            moved = sum(parts.listeners[0].figures.bytes)
+            samples.append(Sample(figures.turns, moved, sys.getallocatedblocks(), collections))
+            if len(samples) == 2:
+                loop.stop()
+            return now + STEADY_S
+
+        parts.listeners[0].serve()
+        asker = ask_for_ever(sock.getsockname())
+        Alarm(loop.wheel, monotonic() + WARM_UP_S, look)
+        gc.collect()
+        try:
+            loop.run()
+        finally:
+            os.kill(asker, signal.SIGKILL)
+            os.waitpid(asker, 0)
+    begin, end = samples
+    assert end.bytes - begin.bytes > 1_000 * 2 * len(ASKED), "so many round trips at least"
+    assert end.collections == begin.collections
+    assert abs(end.blocks - begin.blocks) < FEW_BLOCKS
