@@ -7,7 +7,7 @@ from time import monotonic, sleep
 from rich.console import Console
 
 from aegis import bus
-from aegis.errors import AegisError
+from aegis.errors import AegisError, BusError
 from aegis.limits import REQUEST_TIMEOUT_S, TICK_S
 from aegis.messages import (
     Accepted,
@@ -67,12 +67,12 @@ def fetch_status(runtime_dir: Path, timeout_s: float = REQUEST_TIMEOUT_S) -> Sta
     """Ask the controller how things are.
 
     Raises:
-        AegisError: no answer.
+        BusError: no answer, or not in time.
     """
     reply = bus.ask(runtime_dir, StatusRequest(), timeout_s, elsewhere())
     if isinstance(reply, Status):
         return reply
-    raise AegisError(f"unexpected reply: {reply}")
+    raise BusError(reply.why if isinstance(reply, Refused) else f"unexpected reply: {reply}")
 
 
 def wait_until(runtime_dir: Path, epoch: int, doing: str, done: Callable[[Status], bool]) -> Status:
