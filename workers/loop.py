@@ -248,7 +248,7 @@ class Loop:
     def _end_turn(self) -> None:
         """Flush what was deferred, close what is to be closed, until nothing is left of either.
 
-        First deferred, first flushed: requests of two clients leave in the order in which they came.
+        First deferred, first flushed: requests of two clients leave in the order they came in.
         """
         later, doomed, after = self._later, self._doomed, self._after
         while later or doomed or after:  # what is flushed may defer and close
