@@ -15,6 +15,8 @@ LAG_S = 0.1
 """A turn that a client would notice."""
 WAIT_S = 0.05
 """Waiting for a connection for so long is worse than most queries take."""
+SILENT_S = 2.0
+"""A reply that has been due for so long; no latency tells of it until it comes."""
 SLABS_SHARE = 0.9
 
 
@@ -110,6 +112,9 @@ def _of_server(name: str, server: Server, at: float) -> Iterator[Finding]:
             yield Finding(name, "bad", f"{name}: its last connect failed {ago}: {server.error}")
     elif server.health == "failing":
         yield Finding(name, "warn", f"{name} fails now and then: {server.error}")
+    if server.due_s >= SILENT_S:
+        text = f"{name} has owed a reply for {_time(server.due_s)}"
+        yield Finding(f"silent {name}", "bad", text)
 
 
 def _of_backend(backend: Backend, workers: int) -> Iterator[Finding]:

@@ -43,6 +43,8 @@ class _Tables(NamedTuple):
     per_s: Table
     have: Table
     counted: Table
+    due_s: dict[tuple[str, str], float]
+    """(backend, server) → for how long its oldest reply has been due."""
 
 
 class Observer:
@@ -65,7 +67,7 @@ class Observer:
         counted = Table(total_of(heard.counts for heard in snapshot.processes))
         controller = snapshot.controller(now)
         known = {b.name: b for b in controller.backends} if controller is not None else {}
-        backends = self._backends(fresh, known, _Tables(per_s, have, counted), wall)
+        backends = self._backends(fresh, known, _Tables(per_s, have, counted, _due_s(fresh)), wall)
         picture = Picture(
             at=wall,
             version=self._version,
@@ -157,11 +159,21 @@ class Observer:
             weight=state.weight if state is not None else None,
             backup=state is not None and state.backup,
             failed_at=met.failed_at,
+            due_s=tables.due_s.get((backend, address), 0.0),
         )
 
 
+def _due_s(fresh: list[Heard]) -> dict[tuple[str, str], float]:
+    due_s: dict[tuple[str, str], float] = {}
+    for pool in (pool for heard in fresh for pool in heard.figures.pools):
+        for server, seconds in pool.oldest_s.items():
+            key = pool.backend, server
+            due_s[key] = max(due_s.get(key, 0.0), seconds)
+    return due_s
+
+
 def _pool(backend: str, protocol: str, tables: _Tables) -> Pool:
-    per_s, have, counted = tables
+    per_s, have, counted, _ = tables
     labels = {"backend": backend, "protocol": protocol}
     pins = counted.by(metrics.PINS, "pin", **labels)
     losses = counted.by(metrics.PIPES_LOST, "loss", **labels)

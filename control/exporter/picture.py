@@ -92,6 +92,8 @@ class Server(msgspec.Struct):
     backup: bool = False
     failed_at: float = 0.0
     """Unix time at which connecting to it failed last; 0: it did not."""
+    due_s: float = 0.0
+    """For how long the oldest reply has been due that it owes on shared pipes."""
 
 
 class Pool(msgspec.Struct):

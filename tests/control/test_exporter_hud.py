@@ -301,6 +301,15 @@ def test_what_the_controller_knows_of_a_server_outranks_what_connecting_has_met(
     ]
 
 
+def test_a_server_that_does_not_reply_stands_out_before_any_latency_does(scene: Scene) -> None:
+    figures = worker_figures(1, accepted=1)
+    figures.pools[0].oldest_s = {SERVER: 1.0}
+    assert not [text for text in said(scene.second(figures)) if "reply" in text]
+    figures = worker_figures(1, accepted=1)
+    figures.pools[0].oldest_s = {SERVER: 12.0}
+    assert f"Server db/{SERVER} has owed a reply for 12 s" in said(scene.second(figures))
+
+
 def test_panic_stands_out(scene: Scene) -> None:
     scene.backends = state("down", why="ECONNREFUSED", panic=True)
     picture = scene.second(worker_figures(1, accepted=1))
