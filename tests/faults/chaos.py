@@ -149,7 +149,9 @@ class Load:
         while not next(condition):
             self._turn()
             if monotonic() > give_up:
-                self.accounts.wrong(f"never: {what}")
+                status = self.aegis.status()
+                left = (status.listeners, status.workers)
+                self.accounts.wrong(f"never: {what}; there are {left}")
                 return
 
 
