@@ -37,6 +37,8 @@ class Look(msgspec.Struct, frozen=True):
     """Only of this one; empty: of all."""
     session: str = ""
     """Only this one; empty: all."""
+    at: float = 0.0
+    """Instant from which ages are counted, the same for all workers."""
 
 
 class SessionRow(msgspec.Struct, frozen=True):

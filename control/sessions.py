@@ -9,6 +9,7 @@ the epoch or is gone. One list is gathered at a time; who asks anew begins it an
 
 import os
 from collections.abc import Callable, Iterable
+from time import monotonic
 
 from aegis.messages import Accepted, Refused, Report
 from aegis.session_messages import (
@@ -47,7 +48,9 @@ class Sessions:
             if why := self._unknown(request.listener):
                 return Refused(why)
             number = self._changed()
-            self.look = Look(number, request.most, request.listener, request.session)
+            self.look = Look(
+                number, request.most, request.listener, request.session, at=monotonic()
+            )
             self._found.clear()
             return Accepted(number)
         if isinstance(request, FetchSessions):
@@ -67,7 +70,7 @@ class Sessions:
             return Refused("somebody else has asked meanwhile")
         silent = [each.pid for each in self._processes() if each.pid not in self._found]
         rows = [row for found in self._found.values() for row in found.rows]
-        rows.sort(key=lambda row: -row.age_s)
+        rows.sort(key=lambda row: (-row.age_s, row.id))
         total = sum(found.total for found in self._found.values())
         return SessionList(total, rows[: self.look.most], silent)
 

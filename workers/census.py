@@ -26,8 +26,9 @@ def id_of(session: AnySession) -> str:
 def find(listeners: Iterable[Listener], look: Look, slot: int) -> Found:
     """Return the sessions that are asked for, the oldest first."""
     found = list(_asked_for(listeners, look))
-    rows = heapq.nsmallest(look.most, found, key=lambda session: session.accepted_at)
-    return Found(look.number, len(found), [_row(session, slot) for session in rows])
+    # Of one turn's sessions all are as old: by their names, which the controller sorts by as well.
+    rows = heapq.nsmallest(look.most, found, key=lambda each: (each.accepted_at, id_of(each)))
+    return Found(look.number, len(found), [_row(session, slot, look.at) for session in rows])
 
 
 def _asked_for(listeners: Iterable[Listener], look: Look) -> Iterator[AnySession]:
@@ -38,7 +39,7 @@ def _asked_for(listeners: Iterable[Listener], look: Look) -> Iterator[AnySession
                     yield session
 
 
-def _row(session: AnySession, slot: int) -> SessionRow:
+def _row(session: AnySession, slot: int, at: float) -> SessionRow:
     counts = session.bytes
     return SessionRow(
         id=id_of(session),
@@ -46,7 +47,7 @@ def _row(session: AnySession, slot: int) -> SessionRow:
         listener=session.listener.config.name,
         client=client_of(session),
         server=server_of(session),
-        age_s=session.loop.now - session.accepted_at,
+        age_s=max(0.0, at - session.accepted_at),
         state=_state_of(session),
         bytes=(counts[0], counts[1]) if isinstance(counts, Tally) else None,
     )

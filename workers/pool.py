@@ -276,7 +276,8 @@ class Pool(Opening):
     def sample(self) -> int:
         """Bring the figures up to date; returns how many pipes nobody uses."""
         self.figures.in_flight = sum([len(pipe.owed) for pipe in self.pipes])
-        self.figures.oldest_s = self.shelves.oldest(self.loop.now)
+        known = dict.fromkeys(self.figures.reply_seconds, 0.0)
+        self.figures.oldest_s = known | self.shelves.oldest(self.loop.now)
         self.figures.pipes = self.shelves.sample()
         return self.figures.pipes["idle"]
 
