@@ -143,6 +143,10 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         tuple[Backend, ...], Meta(min_length=1, description="What serves them.")
     ] = msgspec.field(name="backend")
 
+    def worker_count(self, cores: int) -> int:
+        """Return how many workers are asked for where so many cores are usable."""
+        return cores if self.workers == "auto" else self.workers
+
 
 def unix_paths(config: Config) -> tuple[str, ...]:
     """Return the socket files of the unix listeners."""

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import psutil
 
-from aegis.config import Config
-
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -19,11 +17,6 @@ def usable_cores(cgroup_root: Path = CGROUP_ROOT, own: Path = OWN_CGROUP) -> lis
     cores = sorted(psutil.Process().cpu_affinity())
     quota = cgroup_quota(cgroup_root, own)
     return cores if quota is None else cores[: max(1, int(quota))]
-
-
-def worker_count(config: Config) -> int:
-    """Return how many workers a configuration asks for on this machine."""
-    return len(usable_cores()) if config.workers == "auto" else config.workers
 
 
 def cgroup_quota(cgroup_root: Path, own: Path) -> float | None:

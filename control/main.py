@@ -16,7 +16,7 @@ from aegis.logs import configure_logging
 from aegis.runtime import Claim, default_runtime_dir, drop_claim, open_runtime_dir, take_claim
 from control.advice import advice
 from control.controller import Controller
-from control.cores import worker_count
+from control.cores import usable_cores
 from control.handover import receive
 from control.options import ConfigOption, LogFormatOption, NoExporterOption, RuntimeDirOption
 from control.privileges import account_of
@@ -40,7 +40,7 @@ def run_controller(config_file: Path, runtime_dir: Path, *, with_exporter: bool)
     try:
         configure_logging(config.log.format)
         _raise_fd_limit()
-        for each in advice(config, worker_count(config)):
+        for each in advice(config, config.worker_count(len(usable_cores()))):
             log.warning("%s", each)
         Controller(
             config,

@@ -2,11 +2,10 @@
 
 Operators' overrides, the last answers of discovery, and who was down: without the file a new
 controller would give sessions to a server that is under maintenance, and none to servers whose
-name cannot be looked up at that moment. It is in the runtime directory, renamed into place, good
-for this boot of the machine only (instants are CLOCK_MONOTONIC), and removed when Aegis is stopped.
+name cannot be looked up at that moment. It is good for this boot of the machine only (instants are
+CLOCK_MONOTONIC), and removed when Aegis is stopped.
 """
 
-import contextlib
 import logging
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import msgspec
 
 from aegis.config_backend import Server
 from aegis.runtime import SERVERS_FILE, boot_id
+from control import kept_file
 from control.known_server import Override
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,9 @@ class _File(msgspec.Struct, frozen=True):
     saved: Saved
 
 
+_decode = msgspec.json.Decoder(_File).decode
+
+
 class ServersFile:
     """The file; only for who holds the controller's claim."""
 
@@ -52,14 +55,8 @@ class ServersFile:
 
     def read(self) -> Saved:
         """Return what was kept, or nothing."""
-        try:
-            file = msgspec.json.decode(self._path.read_bytes(), type=_File)
-        except FileNotFoundError:
-            return Saved()
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            log.warning("%s: not understood, overrides are lost: %s", self._path, error)
-            return Saved()
-        if file.boot != boot_id():
+        file = kept_file.read(self._path, _decode, log, "overrides are lost")
+        if file is None or file.boot != boot_id():
             return Saved()
         self._written = file.saved
         return file.saved
@@ -69,15 +66,11 @@ class ServersFile:
         if saved == self._written:
             return
         self._written = saved
-        new = self._path.with_suffix(".new")
         try:
-            new.write_bytes(msgspec.json.encode(_File(boot_id(), saved)))
-            new.replace(self._path)
+            kept_file.write(self._path, msgspec.json.encode(_File(boot_id(), saved)))
         except OSError as error:
             log.warning("%s: %s; a new controller would not know", self._path, error.strerror)
 
     def remove(self) -> None:
         """Forget."""
-        for path in (self._path, self._path.with_suffix(".new")):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        kept_file.remove(self._path)

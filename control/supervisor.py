@@ -73,7 +73,7 @@ class Supervisor:
 
     def count_of(self, config: Config) -> int:
         """Return how many workers a configuration asks for on this machine."""
-        return len(self._cores) if config.workers == "auto" else config.workers
+        return config.worker_count(len(self._cores))
 
     def cpu_of(self, slot: int) -> int:
         """Return the core of a slot's worker."""

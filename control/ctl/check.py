@@ -20,9 +20,9 @@ def check(
     del runtime_dir  # every command takes it, so that scripts need not know which needs it
     config = load_config(file)
 
-    from control.cores import worker_count  # noqa: PLC0415 - psutil, which few commands need
+    from control.cores import usable_cores  # noqa: PLC0415 - psutil, which few commands need
 
-    for each in advice(config, worker_count(config)):
+    for each in advice(config, config.worker_count(len(usable_cores()))):
         typer.echo(f"{file}: warning: {each}", err=True)
     typer.echo(
         f"{file}: good: {len(config.listeners)} listener(s), {len(config.backends)} backend(s)"

@@ -12,6 +12,7 @@ from aegis.limits import REQUEST_TIMEOUT_S, TICK_S
 from aegis.messages import (
     Accepted,
     Refused,
+    Reply,
     Request,
     StatusRequest,
 )
@@ -60,7 +61,7 @@ def command(runtime_dir: Path, request: Request) -> int:
     reply = bus.ask(runtime_dir, request, conf=elsewhere())
     if isinstance(reply, Accepted):
         return reply.epoch
-    raise AegisError(reply.why if isinstance(reply, Refused) else f"unexpected reply: {reply}")
+    raise AegisError(_why(reply))
 
 
 def fetch_status(runtime_dir: Path, timeout_s: float = REQUEST_TIMEOUT_S) -> Status:
@@ -72,7 +73,12 @@ def fetch_status(runtime_dir: Path, timeout_s: float = REQUEST_TIMEOUT_S) -> Sta
     reply = bus.ask(runtime_dir, StatusRequest(), timeout_s, elsewhere())
     if isinstance(reply, Status):
         return reply
-    raise BusError(reply.why if isinstance(reply, Refused) else f"unexpected reply: {reply}")
+    raise BusError(_why(reply))
+
+
+def _why(reply: Reply) -> str:
+    """Return why this is not what was asked for."""
+    return reply.why if isinstance(reply, Refused) else f"unexpected reply: {reply}"
 
 
 def wait_until(runtime_dir: Path, epoch: int, doing: str, done: Callable[[Status], bool]) -> Status:
@@ -138,9 +144,13 @@ class Progress:
             console.print(text, soft_wrap=True)
 
 
+def is_as_wanted(worker: WorkerStatus) -> bool:
+    """Whether a worker's phase says all: its seat is not at pains to have one that runs."""
+    return worker.state == "running" or worker.phase == "stopped"
+
+
 def _state_of(worker: WorkerStatus) -> str:
-    as_wanted = worker.state == "running" or worker.phase == "stopped"
-    return worker.phase if as_wanted else worker.state
+    return worker.phase if is_as_wanted(worker) else worker.state
 
 
 def bar(done: int, whole: int, width: int = 20) -> str:

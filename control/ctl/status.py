@@ -12,7 +12,7 @@ from aegis.status_messages import (
     Status,
     WorkerStatus,
 )
-from control.ctl.client import bar, fetch_status, need_controller, until_cut
+from control.ctl.client import bar, fetch_status, is_as_wanted, need_controller, until_cut
 from control.ctl.servers import notes, servers_table
 from control.options import (
     RuntimeDirOption,
@@ -76,8 +76,7 @@ def _progress(now: Status) -> str:
 
 
 def _worker_cells(worker: WorkerStatus) -> list[str]:
-    as_wanted = worker.state == "running" or worker.phase == "stopped"
-    phase = worker.phase if as_wanted else f"{worker.phase} ({worker.state})"
+    phase = worker.phase if is_as_wanted(worker) else f"{worker.phase} ({worker.state})"
     return [
         str(worker.slot),
         str(worker.pid or "-"),

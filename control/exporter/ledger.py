@@ -2,11 +2,9 @@
 
 Living workers tell everything again within a second. What the dead ones had counted nobody else
 knows: without the file a killed exporter would take it along, and counters would fall. It is
-written each second and renamed into place, so a reader finds a whole one; not synced, because it
-need not outlive the machine (and another boot's pids and instants mean nothing).
+written each second, and another boot's pids and instants mean nothing.
 """
 
-import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ import msgspec
 from aegis.figures import Figures
 from aegis.metrics import CATALOGUE
 from aegis.runtime import EXPORTER_LEDGER_FILE, boot_id
+from control import kept_file
 from control.exporter.counts import Counts, counters, is_well_formed
 from control.exporter.state import Heard, Snapshot
 
@@ -38,6 +37,9 @@ class _Saved(msgspec.Struct):
     restarts: int | None = None
 
 
+_decode = msgspec.msgpack.Decoder(_Saved).decode
+
+
 class Ledger:
     """The file; only for who holds the exporter's claim."""
 
@@ -48,14 +50,8 @@ class Ledger:
 
     def read(self) -> tuple[Mapping[int, Counts], list[Heard], int | None]:
         """Return the sums of the dead by slot, the last words of the others, exporters' deaths."""
-        try:
-            saved = msgspec.msgpack.decode(self._path.read_bytes(), type=_Saved)
-        except FileNotFoundError:
-            return {}, [], None
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            log.warning("%s: not understood, counting anew: %s", self._path, error)
-            return {}, [], None
-        if saved.boot != self._boot:
+        saved = kept_file.read(self._path, _decode, log, "counting anew")
+        if saved is None or saved.boot != self._boot:
             return {}, [], None
         folded = {slot: _counts(rows) for slot, rows in saved.folded.items()}
         heard = [
@@ -74,10 +70,8 @@ class Ledger:
             processes=[_saved(heard) for heard in snapshot.processes],
             restarts=snapshot.restarts_before if restarts is None else restarts,
         )
-        new = self._path.with_suffix(".new")
         try:
-            new.write_bytes(msgspec.msgpack.encode(saved))
-            new.replace(self._path)
+            kept_file.write(self._path, msgspec.msgpack.encode(saved))
         except OSError as error:
             if not self._failed:
                 log.warning("%s: %s; a killed exporter would forget", self._path, error.strerror)
@@ -87,9 +81,7 @@ class Ledger:
 
     def remove(self) -> None:
         """Forget; when there is no worker left whose counters must go on."""
-        for path in (self._path, self._path.with_suffix(".new")):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        kept_file.remove(self._path)
 
 
 def _saved(heard: Heard) -> _Process:

@@ -12,6 +12,7 @@ import msgspec
 
 from aegis.limits import HISTORY_S
 from aegis.runtime import EXPORTER_HISTORY_FILE
+from control import kept_file
 from control.exporter.picture import Event
 
 _Numbers = list[int | float | None]
@@ -30,6 +31,9 @@ class Kept(msgspec.Struct):
     events: list[Event] = []
 
 
+_decode = msgspec.json.Decoder(Kept).decode
+
+
 class Memory:
     """The file."""
 
@@ -39,28 +43,18 @@ class Memory:
 
     def read(self, wall: float) -> Kept:
         """Return what is still to be shown at `wall`; nothing if it is not understood."""
-        try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=Kept)
-        except FileNotFoundError:
-            return Kept()
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            log.warning("%s: not understood, charts begin anew: %s", self._path, error)
-            return Kept()
-        if kept.form != self._form:
+        kept = kept_file.read(self._path, _decode, log, "charts begin anew")
+        if kept is None or kept.form != self._form:
             return Kept()
         points = [point for point in kept.points if wall - HISTORY_S < point[0] <= wall]
         return Kept(kept.form, points, [event for event in kept.events if event.at <= wall])
 
     def write(self, points: msgspec.Raw, events: list[Event]) -> None:
         """Write it down; where that fails, charts will begin anew."""
-        new = self._path.with_suffix(".new")
+        kept = {"form": self._form, "points": points, "events": events}
         with contextlib.suppress(OSError):
-            kept = {"form": self._form, "points": points, "events": events}
-            new.write_bytes(msgspec.json.encode(kept))
-            new.replace(self._path)
+            kept_file.write(self._path, msgspec.json.encode(kept))
 
     def remove(self) -> None:
         """Forget; when there is no proxy left to look back at."""
-        for path in (self._path, self._path.with_suffix(".new")):
-            with contextlib.suppress(OSError):
-                path.unlink()
+        kept_file.remove(self._path)
