@@ -37,6 +37,8 @@ from tests.harness import DEADLINE_S
 from tests.proxy import Aegis, Proxies, made, reserve, sockaddr
 
 MAX_CONNECTIONS = 16
+KEEPALIVE_S = 5
+"""A client that vanished with nothing due to it is found by a probe, and by nothing else."""
 MAX_GROWTH_BYTES = 64 << 20
 PARTING_S = 60.0
 """For the last clients to come to their end."""
@@ -79,7 +81,7 @@ class Load:
         pipes = {"max_connections": MAX_CONNECTIONS, "queue_timeout_s": 3.0, "queue_max": 20_000}
         aegis.configure(
             listeners={
-                "hot": {**hot, "pooling": "multiplex"},
+                "hot": {**hot, "pooling": "multiplex", "keepalive_s": KEEPALIVE_S},
                 "line": {**line, "pooling": "multiplex"},
                 "raw": {"bind": self.addresses["raw"], "backend": "echo"},
             },

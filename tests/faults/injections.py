@@ -203,12 +203,14 @@ def fill_disk(scene: Scene) -> None:
 
 
 def vanish(scene: Scene) -> None:
-    """Half-open peers: clients that are gone without a word."""
-    count = scene.rng.randrange(1, 20)
-    scene.log(f"half-open: {count} clients vanish with replies due")
+    """Half-open peers: clients that are gone without a word, before their replies or after them."""
+    count, settled = scene.rng.randrange(1, 20), scene.rng.random() < 0.5
+    scene.log(f"half-open: {count} clients vanish with replies {'read' if settled else 'due'}")
     for _ in range(count):
         with contextlib.suppress(OSError), socket.create_connection(scene.hot, 5) as sock:
             sock.sendall(b"PING\r\n" * 50)
+            if settled:
+                sock.recv(7 * 50, socket.MSG_WAITALL)
             sock.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
 
 
