@@ -20,6 +20,9 @@ from workers.pool_client import PoolClient
 if TYPE_CHECKING:
     from workers.listener import Listener
 
+_HELD_UP = WAITING | GONE | ENDING | SWITCHING
+"""Nothing more goes out for now; SWITCHING and STREAMING exclude each other."""
+
 
 class Asker(PoolClient):
     """A client's requests; SharedSession adds what becomes of them, and of the client."""
@@ -61,11 +64,11 @@ class Asker(PoolClient):
 
     def process(self, buffer: bytearray, view: memoryview, start: int, end: int) -> int:
         """Send on what can be; returns up to where."""
-        while start < end and not self.state & (WAITING | GONE | ENDING):
+        while start < end and not self.state & _HELD_UP:
             if self.state & STREAMING:
                 start = self._stream(buffer, view, start, end)
                 continue
-            if self.outstanding >= self._limit or self.state & SWITCHING:
+            if self.outstanding >= self._limit:
                 return start
             if self.pending is None:
                 try:
@@ -82,11 +85,12 @@ class Asker(PoolClient):
                 if pipe is None or pipe.full or yields:
                     self.pending = (stop, replies, special)
                     return start
-                self._submit(pipe, view[start:stop], replies)
+                self._submit(pipe, view, start, stop, replies)
             start = stop
             if special is None:
-                whole = start == end or self.outstanding >= self._limit  # then `need` is nobody's
-                if whole or (self.requests.need and not self._stream_begins(start, end)):
+                if start == end or self.outstanding >= self._limit:  # then `need` is nobody's
+                    return start
+                if self.requests.need and not self._stream_begins(start, end):
                     return start
             elif self.outstanding or self.state & BLOCKED:
                 self.pending = (start, 0, special)
@@ -99,10 +103,10 @@ class Asker(PoolClient):
                 start = behind
         return start
 
-    def _submit(self, pipe: Pipe, data: memoryview, replies: int) -> None:
-        requests = self.requests
+    def _submit(self, pipe: Pipe, view: memoryview, start: int, stop: int, replies: int) -> None:
+        requests, forward = self.requests, self.requests.forward
         self.outstanding += replies
-        what = data if requests.forward is None else requests.forward
+        what = view[start:stop] if forward is None else forward
         pipe.submit(self, what, replies, requests.note, requests.discard)
 
     def _act(self, special: Special, view: memoryview, start: int, end: int) -> int:
@@ -140,7 +144,7 @@ class Asker(PoolClient):
         if verdict == Verdict.SWITCH:
             self.state |= SWITCHING
         self.used |= not special.clean and (self.state & (ALONE | SWITCHING)) != SWITCHING
-        self._submit(pipe, view[start : special.end], special.replies)
+        self._submit(pipe, view, start, special.end, special.replies)
         return special.end
 
     def _stream_begins(self, start: int, end: int) -> bool:

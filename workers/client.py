@@ -96,10 +96,8 @@ class ClientEnd:
         `ends`: our half is closed right behind them. The kernel is told that more comes (send(2)),
         so that the end travels with them and not after them.
         """
-        if self.state & GONE:
-            return len(data)  # exactly these are thrown away
-        if self.state & BLOCKED:
-            return 0
+        if self.state & (GONE | BLOCKED):  # of who has left, exactly these are thrown away
+            return len(data) if self.state & GONE else 0
         try:
             sent = self.send(data, MSG_MORE) if ends else self.send(data)
         except BlockingIOError:
@@ -167,11 +165,15 @@ class ClientEnd:
 
     def finish(self, reason: CloseReason) -> None:
         """Close once the client has taken what it was given."""
-        if self.state & (GONE | ENDING):
+        state = self.state
+        if state & (GONE | ENDING):
             return
-        self.state |= ENDING
+        if not state & BLOCKED and (state & EOF or self.has_said_all()):
+            self.close(reason)
+            return
+        self.state = state | ENDING
         self._ending = reason
-        if not self.state & BLOCKED:
+        if not state & BLOCKED:
             self._linger()
         self.update()
 

@@ -13,7 +13,7 @@ else is given it.
 
 from bisect import bisect_left
 from collections import deque
-from itertools import islice
+from itertools import islice, repeat
 from socket import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -133,7 +133,7 @@ class Dealer(ServerEnd):
             if not self._left:
                 self.lose("unexpected")
                 return
-            quick = not (self.begun or self.owed[0].state)
+            quick = self.pool.deals_quickly and not (self.begun or self.owed[0].state)
             if not (self._deal_quickly() if quick else self._deal_carefully()):
                 return
         self._dealt()
@@ -194,13 +194,8 @@ class Dealer(ServerEnd):
 
     def _deal_carefully(self) -> bool:
         """Deal out to the next client, whatever is odd about it; returns whether to go on."""
-        owed, first = self.owed, self.owed[0]
-        limit = 1
-        if self._left > 1:
-            for each in islice(owed, 1, min(self._left, RUN_MAX)):
-                if each is not first:
-                    break
-                limit += 1
+        first = self.owed[0]
+        limit = 1 if self._left == 1 else self._run_of(first)
         client, note, discard = first[:3] if isinstance(first, Odd) else (first, 0, False)
         try:
             stop, done = self.parser.feed(self._slab.buffer, self._start, self._end, limit, note)
@@ -211,6 +206,15 @@ class Dealer(ServerEnd):
         if discard:
             self._start = stop
         return self._hand(client, stop, done)
+
+    def _run_of(self, first: "PoolClient | Odd") -> int:
+        """Count how many of the next replies go to the same as the first."""
+        run = 1
+        for each in islice(self.owed, 1, min(self._left, RUN_MAX)):
+            if each is not first:
+                break
+            run += 1
+        return run
 
     def broke_protocol(self, error: ProtocolError) -> None:
         """Close, because what has come is no reply."""
@@ -260,17 +264,17 @@ class Dealer(ServerEnd):
         if self.state == CLOSED:  # the client had it alone, and has gone while it was served
             return False
         parser = self.parser
-        for _ in range(done):
+        for _ in repeat(None, done):
             self.owed.popleft()
         self.begun = parser.begun  # what was fed may hold the beginning of the next one
         self._came(done)
-        if parser.tunnel and self._out:  # half a request is no beginning of a tunnel
-            self.lose("unexpected")
-            client.close("server_lost")
-            return False
         if parser.tunnel:
-            self.give_away()
-            client.tunnel(self)
+            if self._out:  # half a request is no beginning of a tunnel
+                self.lose("unexpected")
+                client.close("server_lost")
+            else:
+                self.give_away()
+                client.tunnel(self)
             return False
         if self._start < self._end and not self._left:
             self.lose("unexpected")  # before anybody is given this pipe
@@ -288,11 +292,9 @@ class Dealer(ServerEnd):
         now = self.busy_since = self.loop.now
         asked_at, latency = self._asked_at, self._latency
         while done:
-            since, part = asked_at[0]
-            if part <= done:
-                asked_at.popleft()
-            else:
-                asked_at[0] = (since, part - done)
+            since, part = asked_at.popleft()
+            if part > done:
+                asked_at.appendleft((since, part - done))
                 part = done
             waited = now - since
             latency.buckets[bisect_left(REPLY_BOUNDS_S, waited)] += part

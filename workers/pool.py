@@ -21,7 +21,7 @@ from socket import socket
 from typing import TYPE_CHECKING, Literal
 
 from aegis.figures import REPLY_BOUNDS_S, WAIT_BOUNDS_S, Histogram, PoolFigures, empty
-from aegis.framers.contract import Framer, Setup
+from aegis.framers.contract import Framer, Setup, never
 from aegis.limits import GATHER_MAX, LOOK_AHEAD, MAX_OPENING, TICK_S
 from workers.backend import Backend
 from workers.loop import Loop
@@ -51,7 +51,7 @@ class Pool(Opening):
         self.parked: deque[PoolClient] = deque()
         self.shelves = Shelves()
         self.pipes = self.shelves.pipes
-        self.quick = framer.quick_request
+        self.quick, self.deals_quickly = framer.quick_request, framer.quick_reply is not never
         self.gathering: Pipe | None = None
         """Where this turn's next request goes, if it has the same setup."""
         self.gather_most = min(GATHER_MAX, framer.in_flight)

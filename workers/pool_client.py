@@ -18,7 +18,7 @@ from aegis.framers.contract import QUIT, Setup, Special, Verdict
 from aegis.lifecycle import CloseReason
 from workers.client import ALONE, WAITING
 from workers.intake import Intake
-from workers.tcp import RawSocket, unread
+from workers.tcp import RawSocket, has_unread
 
 if TYPE_CHECKING:
     from workers.dealing import Dealer
@@ -130,7 +130,7 @@ class PoolClient(Intake):
     def has_said_all(self) -> bool:
         """Whether the client has asked to be closed, and nothing has come after that."""
         plain = type(self.client) is RawSocket  # TLS has a goodbye of its own
-        return self.requests.close_after and plain and not unread(self.client)
+        return self.requests.close_after and plain and not has_unread(self.client)
 
     def finish_refused(self, kind: str) -> None:
         """Close for what is refused: an error, unless there is another reason for that word."""

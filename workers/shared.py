@@ -49,19 +49,19 @@ class SharedSession(Asker):
     def replied(self, pipe: Dealer, done: int) -> None:
         """So many replies have come whole."""
         self.outstanding -= done
-        last = pipe.parser.last
-        if self.state & GONE or not (self.state or last or self.requests.close_after):
+        state, last = self.state, pipe.parser.last
+        closes = last or self.requests.close_after
+        if state & GONE or not (state or closes):
             return  # nothing has waited for this
         if self.outstanding:
             if self.held is not None and self.outstanding < self._limit:
                 self.go_on()
             return
-        refused = self.state & SWITCHING and pipe.parser.failed
         self.state &= ~SWITCHING
-        if last or self.requests.close_after:
+        if closes:
             self.finish("server_eof" if last else "client_eof")
             return
-        if refused:
+        if state & SWITCHING and pipe.parser.failed:
             self.switch_back(self._undo)
         if not self.state & STREAMING:
             self._settled()
@@ -184,8 +184,10 @@ class SharedSession(Asker):
             assert self.pipe is not None
             self.pipe.end_writing()
         self.end_if_done()
+        if self.state & GONE:
+            return
         self.update()
-        if self.outstanding and not self.state & GONE:
+        if self.outstanding:
             patience_s = self.listener.backend.config.server_fin_timeout_s
             self.until = self.loop.now + (patience_s or float("inf"))
             self.rearm()
@@ -203,7 +205,8 @@ class SharedSession(Asker):
 
     def _forget(self) -> None:
         self.loop.wheel.disarm(self)
-        self.forget_input()
+        if self.held is not None:
+            self.forget_input()
         if self.state & WAITING:
             self.pool.stop_waiting(self)
 
@@ -213,11 +216,13 @@ class SharedSession(Asker):
             return
         self.state |= GONE
         self._forget()
-        self.drop_output()
         self.loop.close(self.client)
+        if self._out is not None:
+            self.drop_output()
         if self.state & ALONE:
             self.part(clean=not (self.outstanding or self.state & STREAMING))
-        self.unblocked()
+        if self._held_up is not None:
+            self.unblocked()
         self.listener.closed(self, self._ending or reason)
 
     def may_read(self) -> bool:

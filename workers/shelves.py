@@ -9,6 +9,7 @@ A pipe that is ready and owes nothing is in `idle[setup]` too, the one that was 
 end: it is the first to be used again, so that those too many fall idle for long and are closed.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from aegis.framers.contract import Setup
@@ -28,12 +29,12 @@ class Shelves:
         self.opening: set[Pipe] = set()
         """Connecting, being set up, or being reset."""
         self.alone: set[Pipe] = set()
-        self._ready: dict[Setup, list[Pipe]] = {}
+        self._ready: dict[Setup, dict[Pipe, None]] = {}  # sets that keep their order, as idle
         self._idle: dict[Setup, dict[Pipe, None]] = {}
 
-    def ready(self, setup: Setup) -> list["Pipe"]:
+    def ready(self, setup: Setup) -> Iterable["Pipe"]:
         """Return the pipes that may be shared by clients with that setup."""
-        return self._ready.get(setup, [])
+        return self._ready.get(setup, ())
 
     @property
     def every_ready(self) -> list["Pipe"]:
@@ -61,7 +62,7 @@ class Shelves:
     def offer(self, pipe: "Pipe") -> None:
         """Let it be shared."""
         self.opening.discard(pipe)
-        self._ready.setdefault(pipe.setup, []).append(pipe)
+        self._ready.setdefault(pipe.setup, {})[pipe] = None
 
     def set_down(self, pipe: "Pipe") -> None:
         """Note that a ready one owes nothing."""
@@ -124,9 +125,9 @@ class Shelves:
     def unlist(self, pipe: "Pipe") -> None:
         """Let it not be shared any more."""
         self._idle.get(pipe.setup, {}).pop(pipe, None)
-        ready = self._ready.get(pipe.setup, [])
-        if pipe in ready:
-            ready.remove(pipe)
+        ready = self._ready.get(pipe.setup)
+        if ready is not None and pipe in ready:
+            del ready[pipe]
             if not ready:  # else every password that was tried once would stay
                 del self._ready[pipe.setup]
                 self._idle.pop(pipe.setup, None)
