@@ -1,7 +1,7 @@
 """Steady round trips leave nothing behind: no block of memory more, and no garbage collection.
 
-The parts of a worker run in this process, where its memory can be looked at; the server and the
-clients are others.
+The worker runs in this process, where its memory can be looked at; the server and the clients
+are others.
 """
 
 import gc
@@ -15,14 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from aegis.config import Config
-from aegis.config_backend import Backend
-from aegis.config_listener import Listener
-from aegis.figures import Figures
-from aegis.messages import Boot, ServerWish
 from ops.bench.echo import echo_server
-from tests.harness import bound_socket, listening_address, receive
-from workers.assembly import Assembly, make_loop
+from tests.harness import receive
+from tests.inline_worker import inline_worker
 from workers.timers import Alarm
 
 CLIENTS = 20
@@ -60,37 +55,26 @@ def ask_for_ever(address: tuple[str, int]) -> int:
 def test_steady_round_trips_leave_nothing_behind(
     protocol: str, pooling: str, tmp_path: Path
 ) -> None:
-    with bound_socket("tcp4", tmp_path) as sock, echo_server() as port:
-        server, bind = f"127.0.0.1:{port}", listening_address(sock)
-        front = Listener(name="front", bind=bind, backend="db", protocol=protocol, pooling=pooling)
-        config = Config(listeners=(front,), backends=(Backend(name="db", servers=(server,)),))
-        boot = Boot(0, 0, str(tmp_path), config, "serving", {"front": os.dup(sock.fileno())})
-        figures = Figures(0, os.getpid(), "serving", [], [], config.slabs)
-        loop = make_loop(boot, figures)
-        parts = Assembly(boot, loop, figures, None)
-        parts.backends[0].apply([ServerWish(server)], {})
+    with (
+        echo_server() as port,
+        inline_worker(tmp_path, f"127.0.0.1:{port}", protocol, pooling) as worker,
+    ):
         samples: list[Sample] = []
 
         def look(now: float) -> float:
             collections = sum(generation["collections"] for generation in gc.get_stats())
-            moved = sum(parts.listeners[0].figures.bytes)
+            moved = sum(worker.listener.figures.bytes)
             samples.append(Sample(moved, sys.getallocatedblocks(), collections))
             if len(samples) < 2:
                 return now + STEADY_S
-            for session in list(parts.listeners[0].sessions):
-                session.close("drained")
-            for pool in parts.pools:
-                pool.close()
-            parts.listeners[0].leave()
-            loop.stop()
+            worker.leave()
             return 0.0
 
-        parts.listeners[0].serve()
-        asker = ask_for_ever(sock.getsockname())
-        Alarm(loop.wheel, monotonic() + WARM_UP_S, look)
+        asker = ask_for_ever(worker.address)
+        Alarm(worker.loop.wheel, monotonic() + WARM_UP_S, look)
         gc.collect()
         try:
-            loop.run()
+            worker.loop.run()
         finally:
             os.kill(asker, signal.SIGKILL)
             os.waitpid(asker, 0)
