@@ -267,7 +267,7 @@ class Client:
             self.accounts.unsure[ask.counter] += 1
         why = self.talk.gave_up(reply)
         if why:
-            self.accounts.outcomes[why] += 1
+            self.accounts.outcomes[why.partition(": /")[0]] += 1  # without the name of a file
             self.broken = True
         else:
             self._wrong(f"to {ask.data[:80]!r} came {reply!r:.200}")
