@@ -7,7 +7,7 @@ JOBS ?= 3
 SECONDS ?= 600
 MINUTES ?= 10
 
-.PHONY: help install run test check format bench conformance soak chaos sessions loris fuzz replacements failover clean
+.PHONY: help install run test check format bench conformance soak chaos sessions loris scale fuzz replacements failover clean
 .DEFAULT_GOAL := help
 
 help:  ## show what can be made
@@ -50,6 +50,9 @@ sessions: $(STAMP)  ## a million short sessions through one worker: memory and f
 
 loris: $(STAMP)  ## 8,000 clients that never finish a request: the p99 of the others, alone and beside
 	$(BIN)/python -m ops.bench.slow_loris
+
+scale: $(STAMP)  ## what a request costs with 1, 2 and 8 workers, and how soon Aegis serves
+	$(BIN)/python -m ops.bench.scale
 
 fuzz: $(STAMP)  ## MINUTES=10 of any bytes for each parser in turn; build/fuzz keeps what it finds
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev,fuzz]'

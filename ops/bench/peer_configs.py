@@ -15,8 +15,8 @@ def _sessions() -> int:
     return (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200) // 2
 
 
-def aegis(port: int, server_port: int, protocol: str, pooling: str) -> str:
-    """Return a configuration with one worker."""
+def aegis(port: int, server_port: int, protocol: str, pooling: str, workers: int = 1) -> str:
+    """Return a configuration."""
     # HTTP has one request at a time on a connection, so a limit would make clients wait.
     few = "max_connections = 32" if protocol != "http1" else ""
     limit = {
@@ -25,7 +25,7 @@ def aegis(port: int, server_port: int, protocol: str, pooling: str) -> str:
         "session": "queue_max = 10000",  # thousands connect at once and wait for pipes to open
     }.get(pooling, "")
     return f"""
-workers = 1
+workers = {workers}
 drain_timeout_s = 0
 [[listener]]
 name = "bench"

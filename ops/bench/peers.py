@@ -61,7 +61,8 @@ def _found(program: str) -> str:
     return find(program) or program
 
 
-def _aegis(pooling: str) -> Peer:
+def aegis(pooling: str, workers: int = 1) -> Peer:
+    """Return an Aegis whose clients get their connections so."""
     # `off` and `warm` relay bytes unread; the others need the framer of the family's protocol.
     framed = pooling not in {"off", "warm"}
 
@@ -69,7 +70,7 @@ def _aegis(pooling: str) -> Peer:
         protocol = _FRAMERS[place.family] if framed else "raw"
         config = place.directory / "aegis.toml"
         config.write_text(
-            peer_configs.aegis(place.port, place.server_port, protocol=protocol, pooling=pooling)
+            peer_configs.aegis(place.port, place.server_port, protocol, pooling, workers)
         )
         arguments = ["--config", str(config), "--runtime-dir", str(place.directory / "run")]
         return [sys.executable, "-P", "-m", "control.main", *arguments, "--no-exporter"]
@@ -148,7 +149,7 @@ _ENVOY_SETTINGS = (
 
 PEERS: tuple[Peer, ...] = (
     Peer("direct", _ANY, None, settings="no proxy: what load and server can do"),
-    *(peer for peer in map(_aegis, ("off", "warm", "session", "multiplex")) if peer.families),
+    *(peer for peer in map(aegis, ("off", "warm", "session", "multiplex")) if peer.families),
     _haproxy(
         "haproxy",
         _ANY,

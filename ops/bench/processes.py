@@ -40,8 +40,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], cpu: int, log: Path) -> Iterator[psutil.Process]:
-    """Run a command on one core; what it prints goes to `log`."""
+def running(command: list[str], cpu: int | str, log: Path) -> Iterator[psutil.Process]:
+    """Run a command on one core, or on several ("0,1"); what it prints goes to `log`."""
     with log.open("wb") as output:
         child = subprocess.Popen(
             ["taskset", "-c", str(cpu), *command],

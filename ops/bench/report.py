@@ -11,10 +11,11 @@ PREFACE = """\
 Written by `make bench` from [benchmarks.json]({data}); do not edit. `python -m ops.bench --from
 FILE` makes this page and the plots again from such a file.
 
-Aegis and its peers, each with one worker pinned to one core, load and server on another, all over
-loopback. Every measurement has a server and a proxy of its own, started for it. In each round every
-peer is measured once, and the order turns from round to round; figures are medians of the rounds.
-A ratio is taken within each round, and its median is told with its range.
+Aegis and its peers, each with one worker pinned to one core, load and server on another (unless a
+row's title says where the server is), all over loopback. Every measurement has a server and a proxy
+of its own, started for it. In each round every peer is measured once, and the order turns from
+round to round; figures are medians of the rounds. A ratio is taken within each round, and its
+median is told with its range.
 
 CPU is that of all processes and threads of the proxy, from their CPU clocks: exact in sum; the
 division into user and system time is sampled by the kernel's tick. Connecting is not in the figures

@@ -56,7 +56,7 @@ def measure(step: Step, quick: bool) -> Outcome:
     deadline_s = max(LEAST_DEADLINE_S, DEADLINE_FACTOR * usual_s)
     name = (step.row.name, step.peer.name, step.round)
     try:
-        with staged(step.peer, step.row.family) as scene:
+        with staged(step.peer, step.row.family, step.row.server_cpu) as scene:
             figures = step.row.run(scene, quick, deadline_s)
     except ERRORS as error:
         return Outcome(*name, failure=str(error) or type(error).__name__)

@@ -6,9 +6,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
+import psutil
+
 from ops.bench import cpu
 from ops.bench.peers import Peer, Place
-from ops.bench.processes import PROXY_CPU, free_port, running, wait_until_answering
+from ops.bench.processes import LOAD_CPU, PROXY_CPU, free_port, running, wait_until_answering
 from ops.bench.servers import Family, Server, serving
 
 
@@ -23,11 +25,12 @@ class Window:
 class Scene:
     """A load meets it at `port`, and must not count what the peer did not do."""
 
-    def __init__(self, peer: Peer, port: int, server: Server, proxy_pids: tuple[int, ...]) -> None:
+    def __init__(self, peer: Peer, port: int, server: Server, proxy: psutil.Process | None) -> None:
         self.peer = peer
         self.port = port
         self.server_port = server.port
-        self.proxy_pids = proxy_pids
+        self.proxy = proxy
+        self.proxy_pids = cpu.family(proxy)
         self._server_pids = cpu.family(server.process)
 
     @contextlib.contextmanager
@@ -47,7 +50,7 @@ class Scene:
 
 
 @contextlib.contextmanager
-def staged(peer: Peer, family: Family) -> Iterator[Scene]:
+def staged(peer: Peer, family: Family, server_cpu: int = LOAD_CPU) -> Iterator[Scene]:
     """Start a server and the peer before it; a whole request has gone through both.
 
     Raises:
@@ -55,12 +58,12 @@ def staged(peer: Peer, family: Family) -> Iterator[Scene]:
     """
     with contextlib.ExitStack() as own:
         directory = Path(own.enter_context(TemporaryDirectory(prefix="bench-")))
-        server = own.enter_context(serving(family, directory))
+        server = own.enter_context(serving(family, directory, server_cpu))
         if peer.command is None:
-            yield Scene(peer, server.port, server, ())
+            yield Scene(peer, server.port, server, None)
             return
         port, log = free_port(), directory / "proxy.log"
         command = peer.command(Place(directory, family, port, server.port))
         process = own.enter_context(running(command, PROXY_CPU, log))
         wait_until_answering(peer.name, process, lambda: server.probe(port), log)
-        yield Scene(peer, port, server, cpu.family(process))
+        yield Scene(peer, port, server, process)

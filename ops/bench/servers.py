@@ -93,11 +93,11 @@ _SERVERS: dict[
 
 
 @contextlib.contextmanager
-def serving(family: Family, directory: Path) -> Iterator[Server]:
-    """Run the server of a family of protocols: redis, Chronos, or the bulk server."""
+def serving(family: Family, directory: Path, cpu: int = LOAD_CPU) -> Iterator[Server]:
+    """Run the server of a family of protocols on a core: redis, Chronos, or the bulk server."""
     command, fill, probe = _SERVERS[family]
     port, log = free_port(), directory / "server.log"
-    with running(command(port, directory), LOAD_CPU, log) as process:
+    with running(command(port, directory), cpu, log) as process:
 
         def fill_and_probe() -> None:
             fill(port)

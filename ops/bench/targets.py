@@ -75,6 +75,22 @@ TARGETS: tuple[Target, ...] = (
     *_each("churn, multiplex", ("ab-churn",), MULTIPLEX, {"haproxy": 0.55}),
     *(
         target
+        for ours in (MULTIPLEX, "aegis-session")
+        for target in (
+            Target(
+                "churn, pooled: requests/s",
+                ("ab-churn-alone",),
+                ours,
+                (RAW,),
+                "rate",
+                1.6,
+                more_is_better=True,
+            ),
+            Target("churn, pooled: p99", ("ab-churn-alone",), ours, (RAW,), "p99_ms", 0.5),
+        )
+    ),
+    *(
+        target
         for ours in (RAW, MULTIPLEX)
         for figure in ("p99_ms", "p999_ms")
         for target in _each("open loop", ("open-loop",), ours, {"haproxy": 1.0}, figure)
