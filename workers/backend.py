@@ -10,14 +10,19 @@ other. A server that is not wanted any more keeps what it has and is forgotten o
 import socket
 import ssl
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from aegis import config_backend
 from aegis.figures import BackendFigures, TlsFigures
 from aegis.messages import ServerWish
 from workers.balance import Load, Source, connections_of, make_balance
 from workers.budget import Budget
+from workers.leaving import Leaving
 from workers.target import UNLIMITED, Server
-from workers.tcp import RawSocket
+from workers.tcp import RawSocket, resets_on_close, unsent
+
+if TYPE_CHECKING:
+    from workers.loop import Loop
 
 Tried = tuple[Server, ...]
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
@@ -27,8 +32,8 @@ class Backend(Budget):
     """The servers of one backend. `pick` never returns one that is in `tried`."""
 
     __slots__ = (
-        "_only", "_others", "balance", "by_source", "config", "figures", "greets", "has_choice",
-        "pool_min", "servers", "tls", "tls_context",
+        "_only", "_others", "balance", "by_source", "config", "ending", "figures", "greets",
+        "has_choice", "pool_min", "servers", "tls", "tls_context",
     )  # fmt: skip
 
     def __init__(self, conf: config_backend.Backend, slot: int, workers: int = 1) -> None:
@@ -47,6 +52,8 @@ class Backend(Budget):
         self.has_choice = False
         """Whether several servers are live."""
         self._others: tuple[Server, ...] = ()  # backups that are not live
+        self.ending: set[Leaving] = set()
+        """Connections that are closed, and that a server is still to hear of."""
         self.pool_min = 0
         """This worker's share of pool_min."""
         self.tls_context: ssl.SSLContext | None = None
@@ -145,6 +152,19 @@ class Backend(Budget):
     def has_untried(self, tried: Tried) -> bool:
         """Whether there is a server that was not tried, though it may have no room now."""
         return any(server not in tried for server in (*(self.live or ()), *self._others))
+
+    def close(self, server: Server, sock: socket.socket, loop: "Loop") -> None:
+        """Close a connection to a server; it counts until the server can see that."""
+        if self.is_limited and unsent(sock) and not resets_on_close(sock):
+            Leaving(self, server, sock, loop)
+        else:
+            loop.close(sock)
+            self.freed(server, loop)
+
+    def let_go(self) -> None:
+        """Wait for no server any more."""
+        for each in list(self.ending):
+            each.end()
 
     def dial(self, server: Server) -> tuple[socket.socket, int]:
         """Start a non-blocking connect; returns the socket and connect(2)'s errno (0: done).

@@ -218,7 +218,7 @@ class Pool(Opening):
 
     def give_away(self, pipe: Pipe) -> None:
         """Forget a pipe that has become a tunnel; its connection goes on being counted."""
-        self._forget(pipe, connection_stays=True)
+        self._forget(pipe)
 
     def connect_failed(self, pipe: Pipe, error: int | str) -> None:
         """Try the next server; when all have failed, tell who waits."""
@@ -380,13 +380,10 @@ class Pool(Opening):
                 log.exception("a client could not be given its pipe")
                 client.fail(error)
 
-    def _forget(self, pipe: Pipe, *, connection_stays: bool = False) -> None:
-        if not self.shelves.forget(pipe):
-            return
-        self.not_on(pipe)
-        self._take_from(pipe)
-        if not connection_stays:
-            self.backend.freed(pipe.target, self.loop)
+    def _forget(self, pipe: Pipe) -> None:
+        if self.shelves.forget(pipe):
+            self.not_on(pipe)
+            self._take_from(pipe)
 
     def _tend(self, now: float) -> float:
         """Every tick: end what is overdue, keep the minimum open."""

@@ -144,7 +144,7 @@ class ServerEnd:
         """Close the socket; for the pool, which has forgotten the pipe."""
         if self.state != CLOSED:
             self.release()
-            self.loop.close(self.sock)
+            self.pool.backend.close(self.target, self.sock, self.loop)
 
     def fail(self, error: Exception) -> None:  # noqa: ARG002 - the loop has logged it
         """Close after a handler raised."""

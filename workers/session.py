@@ -265,8 +265,7 @@ class Session(Dialling):
         loop.close(self.client)
         if self.server is not None:
             assert self.target is not None
-            loop.close(self.server)
-            self.backend.freed(self.target, loop)
+            self.backend.close(self.target, self.server, loop)
             if reason == "server_reset":
                 self.target.failed(reason)
         elif self._queued:

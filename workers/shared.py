@@ -121,7 +121,6 @@ class SharedSession(Asker):
             self.pipe = None
             self.state &= ~ALONE
             pipe.close()
-            self.listener.backend.freed(pipe.target, self.loop)
             self.close("slow_client")
             return
         self.state |= GONE

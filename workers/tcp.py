@@ -66,6 +66,12 @@ def reset_on_close(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
 
+def resets_on_close(sock: socket.socket) -> bool:
+    """Tell whether close(2) will send a reset."""
+    option = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, len(_RESET_ON_CLOSE))
+    return option == _RESET_ON_CLOSE
+
+
 def keep_alive(sock: socket.socket, keepalive_s: int) -> None:
     """Have the kernel probe a TCP peer that is silent for so long; 0 = no."""
     if keepalive_s and sock.family != socket.AF_UNIX:

@@ -263,7 +263,8 @@ class Worker:
             for listener in self._listeners:
                 until = since + min(self._boot.config.close_spread_s, half)
                 listener.drain(now, since, until)
-        if closing or (now < self._deadline and self.figures.sessions):
+        ending = any(backend.ending for backend in self._backends)
+        if closing or (now < self._deadline and (self.figures.sessions or ending)):
             return now + TICK_S
         for pool in self._pools:
             pool.closed = True  # who is cut gives its pipe to nobody
@@ -271,6 +272,8 @@ class Worker:
             self._cuts.end(listener, listener.sessions)
         for pool in self._pools:
             pool.close()
+        for backend in self._backends:
+            backend.let_go()
         self._set_phase("drained")
         if self._exit_when_drained:
             self.loop.stop()

@@ -1,7 +1,12 @@
 """What clients hear when the pipe that owes them replies dies: the error or the end, not both."""
 
+import socket
+from typing import Any
+
+import pytest
+
 from tests.faults.scripted import asked, expect, expect_end, get, page, sharing, words
-from tests.harness import Rig, is_silent, receive, receive_all
+from tests.harness import Proxy, Rig, Upstream, is_silent, receive, receive_all
 
 ERROR = b"-ERR aegis: server_lost\r\n"
 
@@ -128,3 +133,34 @@ def test_a_client_that_reads_nothing_does_not_keep_the_others_from_hearing(rig: 
     server.close()
     other.settimeout(5)
     expect(other, ERROR)
+
+
+def torn_off(rig: Rig, **backend: Any) -> tuple[Upstream, Proxy, socket.socket]:
+    """Have a client leave amid a request that its server does not read; returns its connection."""
+    upstream = rig.upstream(buffer_bytes=4096)
+    proxy = sharing(rig, "resp", upstream, backend=backend)
+    client = proxy.connect()
+    client.sendall(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1000000\r\n" + bytes(300_000))
+    server = upstream.accept()
+    client.close()
+    proxy.figures_when(lambda figures: not figures.sessions, "the client has left")
+    return upstream, proxy, server
+
+
+def test_a_pipe_that_is_given_up_counts_until_the_server_has_all_that_was_sent(rig: Rig) -> None:
+    """Its end waits in our kernel behind what the server does not read: it is open still."""
+    upstream, proxy, server = torn_off(rig)
+    other = proxy.connect()
+    other.sendall(words("PING"))
+    assert is_silent(upstream.sock, 0.3), "a second connection, and the first is open"
+    assert len(receive_all(server)) > 200_000
+    expect(upstream.accept(), words("PING"))
+
+
+def test_a_server_that_never_reads_its_end_is_reset(rig: Rig) -> None:
+    upstream, proxy, server = torn_off(rig, server_fin_timeout_s=0.3)
+    other = proxy.connect()
+    other.sendall(words("PING"))
+    expect(upstream.accept(), words("PING"))
+    with pytest.raises(ConnectionResetError):
+        receive_all(server)
