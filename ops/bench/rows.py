@@ -115,7 +115,7 @@ def _ab(name: str, title: str, full: ab_load.Size, quick: int, full_s: float) ->
 
 
 def _bulk(streams: int, direction: str) -> Row:
-    full = stream_load.Bulk(8.0, streams, direction)
+    full = stream_load.Bulk(4.0, streams, direction)
     way = {"down": "server to client", "up": "client to server"}[direction]
 
     def run(scene: Scene, is_quick: bool, deadline_s: float) -> Figures:
@@ -123,7 +123,7 @@ def _bulk(streams: int, direction: str) -> Row:
         return stream_load.run_bulk(scene, size, deadline_s)
 
     title = f"Bulk: {streams} stream{'s' * (streams > 1)}, {way}"
-    return Row(f"bulk-{streams}-{direction}", title, "stream", BULK, run, 7.0, 0.6)
+    return Row(f"bulk-{streams}-{direction}", title, "stream", BULK, run, 3.5, 0.6)
 
 
 def _open_loop(name: str, title: str, kind: Kind, full: stream_load.OpenLoop) -> Row:
@@ -143,16 +143,16 @@ def _idle(full: int, quick: int) -> Row:
 
 
 ROWS: tuple[Row, ...] = (
-    _round_trips(10, 200_000, 9.0),
-    _round_trips(100, 200_000, 8.0),
-    _round_trips(1_000, 200_000, 8.0),
-    _round_trips(5_000, 200_000, 14.0),
+    _round_trips(10, 100_000, 4.5),
+    _round_trips(100, 100_000, 4.0),
+    _round_trips(1_000, 100_000, 4.0),
+    _round_trips(5_000, 100_000, 8.0),
     _redis(
         "pipelined",
         "Round trips, pipelined 16: redis-benchmark, SET and GET, 100 connections",
-        redis_load.Size(1_000_000, 100, pipeline=16),
+        redis_load.Size(500_000, 100, pipeline=16),
         100_000,
-        6.0,
+        3.0,
     ),
     _redis(
         "churn",
@@ -164,10 +164,10 @@ ROWS: tuple[Row, ...] = (
     ),
     _ab(
         "ab",
-        "HTTP round trips: `ab -k -n 500000 -c 200` against Chronos",
-        ab_load.Size(500_000, 200, keep_alive=True),
+        "HTTP round trips: `ab -k -n 100000 -c 200` against Chronos, 500,000 in five rounds",
+        ab_load.Size(100_000, 200, keep_alive=True),
         8_000,
-        40.0,
+        8.0,
     ),
     _ab(
         "ab-churn",
@@ -190,13 +190,13 @@ ROWS: tuple[Row, ...] = (
         "mix",
         "Mix: 1,000 requests/s on 20 connections beside 4 streams of 4 MB values",
         MIX,
-        stream_load.OpenLoop(8.0, 20, 1_000.0, bulk_streams=4),
+        stream_load.OpenLoop(5.0, 20, 1_000.0, bulk_streams=4),
     ),
     _open_loop(
         "open-loop",
         "Open loop: 8,400 requests/s evenly spaced on 200 connections, latency from when due",
         OPEN_LOOP,
-        stream_load.OpenLoop(10.0, 200, 8_400.0),
+        stream_load.OpenLoop(6.0, 200, 8_400.0),
     ),
 )
 
