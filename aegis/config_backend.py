@@ -194,8 +194,8 @@ class Backend(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     server_fin_timeout_s: Annotated[
         Timeout,
         Meta(
-            description="Once the client has closed its half, a server may stay silent so long, and "
-            "so long may it take to read what was sent before a close; 0 = for ever."
+            description="Once the client has closed its half, a server may stay silent so long, "
+            "and so long may it take to read what was sent before a close; 0 = for ever."
         ),
     ] = 300.0
     keepalive_s: Annotated[

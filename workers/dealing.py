@@ -13,7 +13,7 @@ else is given it.
 
 from bisect import bisect_left
 from collections import deque
-from itertools import islice, repeat
+from itertools import islice
 from socket import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -264,7 +264,7 @@ class Dealer(ServerEnd):
         if self.state == CLOSED:  # the client had it alone, and has gone while it was served
             return False
         parser = self.parser
-        for _ in repeat(None, done):
+        for _ in range(done):
             self.owed.popleft()
         self.begun = parser.begun  # what was fed may hold the beginning of the next one
         self._came(done)

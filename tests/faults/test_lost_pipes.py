@@ -164,3 +164,16 @@ def test_a_server_that_never_reads_its_end_is_reset(rig: Rig) -> None:
     expect(upstream.accept(), words("PING"))
     with pytest.raises(ConnectionResetError):
         receive_all(server)
+
+
+def test_a_worker_that_drains_waits_for_a_server_that_has_not_heard_the_end(rig: Rig) -> None:
+    """Its successor would be given the place; the deadline ends that, as everything."""
+    _, proxy, server = torn_off(rig)
+    proxy.bus.publish("stopped", timeout_s=60)
+    proxy.await_phase("draining")
+    turns = proxy.figures().turns
+    proxy.figures_when(lambda figures: figures.turns > turns + 5, "it would have drained")
+    proxy.await_phase("draining")
+    receive_all(server)
+    proxy.await_phase("stopped")
+    assert proxy.worker.exit_code() == 0
