@@ -165,15 +165,11 @@ class ClientEnd:
 
     def finish(self, reason: CloseReason) -> None:
         """Close once the client has taken what it was given."""
-        state = self.state
-        if state & (GONE | ENDING):
+        if self.state & (GONE | ENDING):
             return
-        if not state & BLOCKED and (state & EOF or self.has_said_all()):
-            self.close(reason)
-            return
-        self.state = state | ENDING
+        self.state |= ENDING
         self._ending = reason
-        if not state & BLOCKED:
+        if not self.state & BLOCKED:
             self._linger()
         self.update()
 
@@ -193,10 +189,10 @@ class ClientEnd:
         self.rearm()
 
     def drop_output(self) -> None:
-        """Give the slab with output back."""
-        if self._out is not None:
-            self.loop.slabs.release(self._out)
-            self._out = None
+        """Give the slab with output back; there is one."""
+        assert self._out is not None
+        self.loop.slabs.release(self._out)
+        self._out = None
 
     def update(self) -> None:
         """Register for what the state calls for."""

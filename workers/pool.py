@@ -51,7 +51,8 @@ class Pool(Opening):
         self.parked: deque[PoolClient] = deque()
         self.shelves = Shelves()
         self.pipes = self.shelves.pipes
-        self.quick, self.deals_quickly = framer.quick_request, framer.quick_reply is not never
+        self.quick = framer.quick_request
+        self.deals_quickly = framer.quick_reply is not never
         self.gathering: Pipe | None = None
         """Where this turn's next request goes, if it has the same setup."""
         self.gather_most = min(GATHER_MAX, framer.in_flight)
