@@ -5,8 +5,6 @@ are others.
 """
 
 import gc
-import os
-import signal
 import socket
 import sys
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 
 from ops.bench.echo import echo_server
 from tests.harness import receive
-from tests.inline_worker import inline_worker
+from tests.inline_worker import beside, inline_worker
 from workers.timers import Alarm
 
 CLIENTS = 20
@@ -35,20 +33,14 @@ class Sample(NamedTuple):
     collections: int
 
 
-def ask_for_ever(address: tuple[str, int]) -> int:
-    """Start a process with clients that ask as soon as they are answered; returns its pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        clients = [socket.create_connection(address) for _ in range(CLIENTS)]
-        while True:
-            for client in clients:
-                client.sendall(ASKED)
-            for client in clients:
-                assert receive(client, len(ASKED)) == ASKED
-    finally:
-        os._exit(1)
+def ask_for_ever(address: tuple[str, int]) -> None:
+    """Be clients that ask as soon as they are answered."""
+    clients = [socket.create_connection(address) for _ in range(CLIENTS)]
+    while True:
+        for client in clients:
+            client.sendall(ASKED)
+        for client in clients:
+            assert receive(client, len(ASKED)) == ASKED
 
 
 @pytest.mark.parametrize(("protocol", "pooling"), [("raw", "off"), ("line", "multiplex")])
@@ -70,14 +62,10 @@ def test_steady_round_trips_leave_nothing_behind(
             worker.leave()
             return 0.0
 
-        asker = ask_for_ever(worker.address)
-        Alarm(worker.loop.wheel, monotonic() + WARM_UP_S, look)
-        gc.collect()
-        try:
+        with beside(lambda: ask_for_ever(worker.address)):
+            Alarm(worker.loop.wheel, monotonic() + WARM_UP_S, look)
+            gc.collect()
             worker.loop.run()
-        finally:
-            os.kill(asker, signal.SIGKILL)
-            os.waitpid(asker, 0)
     begin, end = samples
     assert end.bytes - begin.bytes > 1_000 * 2 * len(ASKED), "so many round trips at least"
     assert end.collections == begin.collections

@@ -4,9 +4,8 @@ The worker runs in this process. The loop reads its clock when a turn begins and
 there, what has been done since is looked at.
 """
 
-import os
-import signal
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -17,7 +16,7 @@ import workers.loop
 from aegis.limits import ACCEPTS_PER_TURN, KERNEL_PIPE_BYTES
 from ops.bench.echo import echo_server
 from tests.harness import DEADLINE_S
-from tests.inline_worker import InlineWorker, inline_worker
+from tests.inline_worker import InlineWorker, beside, inline_worker
 
 FLOOD = 1_000
 LINE = b"GET key\n"
@@ -46,24 +45,14 @@ def most_a_turn(
     return most
 
 
-def in_another_process(work: Callable[[], object]) -> int:
-    """Begin to do something; returns the pid."""
-    pid = os.fork()
-    if pid:
-        return pid
-    try:
-        work()
-    finally:
-        os._exit(0)
-
-
 def send_and_discard(address: tuple[str, int], data: bytes, times: int) -> None:
     """Send without waiting, and read what comes back beside."""
     with socket.create_connection(address) as client:
-        reader = in_another_process(lambda: [None for _ in iter(lambda: client.recv(1 << 16), b"")])
+        reader = threading.Thread(target=lambda: list(iter(lambda: client.recv(1 << 16), b"")))
+        reader.start()
         for _ in range(times):
             client.sendall(data)
-        os.waitpid(reader, 0)
+        reader.join()
 
 
 def test_a_flood_of_connects_is_taken_in_portions(
@@ -90,14 +79,8 @@ def test_a_client_that_sends_without_end_is_read_in_portions(
         inline_worker(tmp_path, f"127.0.0.1:{port}", protocol, pooling) as worker,
     ):
         data = LINE * 1_000
-        sender = in_another_process(
-            lambda: send_and_discard(worker.address, data, PIPELINED // 1_000)
-        )
         received = worker.listener.figures.bytes
-        try:
+        with beside(lambda: send_and_discard(worker.address, data, PIPELINED // 1_000)):
             most = most_a_turn(worker, lambda: received[0], in_all, monkeypatch)
-        finally:
-            os.kill(sender, signal.SIGKILL)
-            os.waitpid(sender, 0)
         slab_bytes = len(worker.loop.slabs.hot.buffer)
     assert 0 < most <= (KERNEL_PIPE_BYTES if protocol == "raw" else slab_bytes)
